@@ -1,0 +1,172 @@
+defmodule Mix.Tasks.ReadStates.Replay do
+  @shortdoc "Replays a message history through the public API"
+
+  @moduledoc """
+  Replays a message history through the public API of `ReadStates` and prints the figures of what it
+  did and the digest of the resulting read states.
+
+      mix read_states.replay TRACE [--store memory|local] [--path DIR] [--capacity N] [--verify]
+
+  TRACE is a file, plain or gzip, with one message a line, oldest first, five tab-separated fields:
+
+      message_id  unix_seconds  channel_id  sender_id  mentioned
+
+  Ids are unsigned 64-bit integers; `mentioned` is empty, user ids joined by commas, or `*`: everybody
+  who has posted or been mentioned in the channel before. A sender who has not posted before, or not for
+  1,800 s, first acks the channels in which he is mentioned; then he acks the channel at his
+  own message, and the mention count of those he mentions is incremented.
+
+  ## Options
+
+    * `--store memory|local` - the store, by default `local` (`ReadStates.Store.Local`).
+    * `--path DIR` - where the local store keeps its data: a new or empty directory, kept afterwards.
+      By default a temporary directory, removed at the end.
+    * `--capacity N` - the capacity of the instance in read states, for example one so small that users are
+      evicted and loaded again all the time.
+    * `--verify` - replays nothing: reads back what an earlier replay of TRACE left in `--path`.
+
+  ## Output
+
+  One `name value` line each:
+
+  | name | value |
+  |---|---|
+  | `messages` | lines of the trace |
+  | `connects` | senders who posted for the first time, or after 1,800 s or more |
+  | `acks` | acks, those that changed nothing included |
+  | `mentions` | increments of a mention count |
+  | `users`, `channels` | users and channels of the trace |
+  | `states`, `unread_mentions` | read states at the end, and the sum of their mention counts |
+  | `sha256` | digest of one line `user channel last_message_id mention_count` a read state, in ascending order |
+  | `seconds` | time of the replay and of reading the states at the end |
+  | `evictions`, `loads` | users evicted and loaded meanwhile |
+
+  With `--verify`, `messages`, `connects`, `acks` and `mentions` are left out.
+
+  A bad line ends the replay with its number and what is wrong with it, and exit code 1.
+  """
+
+  use Mix.Task
+
+  alias ReadStates.{Replay, Trace}
+  alias ReadStates.Replay.Progress
+
+  @requirements ["app.config"]
+  @switches [store: :string, path: :string, capacity: :integer, verify: :boolean]
+  @usage "mix read_states.replay TRACE [--store memory|local] [--path DIR] [--capacity N] [--verify]"
+
+  @impl Mix.Task
+  def run(args) do
+    {trace, opts} = parse(args)
+    {:ok, _apps} = Application.ensure_all_started(:read_states)
+
+    with_store(opts, fn store ->
+      with_instance([store: store] ++ Keyword.take(opts, [:capacity]), fn name ->
+        {figures, seconds} = replay(name, trace, opts)
+        stats = ReadStates.stats(name)
+
+        print(figures)
+        print(seconds: :erlang.float_to_binary(seconds, decimals: 2))
+        print(evictions: stats.evictions, loads: stats.loads)
+      end)
+    end)
+  end
+
+  defp parse(args) do
+    {opts, trace} =
+      case OptionParser.parse(args, strict: @switches) do
+        {opts, [trace], []} -> {opts, trace}
+        {_opts, _traces, [{option, value} | _]} -> invalid(option, value)
+        {_opts, _traces, []} -> Mix.raise("expected one TRACE: #{@usage}")
+      end
+
+    store = Keyword.get(opts, :store, "local")
+
+    cond do
+      store not in ["memory", "local"] -> invalid("--store", store)
+      Keyword.get(opts, :capacity, 1) < 1 -> invalid("--capacity", "#{opts[:capacity]}")
+      opts[:path] && store == "memory" -> Mix.raise("--path is for --store local")
+      opts[:verify] && !opts[:path] -> Mix.raise("--verify needs --path, the data to verify")
+      opts[:verify] && empty?(opts[:path]) -> Mix.raise("--path: no data in #{opts[:path]}")
+      opts[:path] && !opts[:verify] && !empty?(opts[:path]) -> not_empty(opts[:path])
+      not File.exists?(trace) -> Mix.raise("TRACE: no such file: #{trace}")
+      true -> {trace, Keyword.put(opts, :store, store)}
+    end
+  end
+
+  defp empty?(path), do: File.ls(path) in [{:ok, []}, {:error, :enoent}]
+
+  # Counts of mentions would be added to those of the earlier replay.
+  defp not_empty(path),
+    do:
+      Mix.raise(
+        "--path: #{path} is not an empty directory; give another one, or --verify to read it back"
+      )
+
+  defp invalid("--store", value),
+    do: Mix.raise("--store must be memory or local, got: #{value || "nothing"}")
+
+  defp invalid("--capacity", value),
+    do:
+      Mix.raise("--capacity must be a positive number of read states, got: #{value || "nothing"}")
+
+  defp invalid("--path", _no_value), do: Mix.raise("--path must be a directory")
+
+  defp invalid(option, _value) when option in ["--verify", "--no-verify"],
+    do: Mix.raise("#{option} takes no value")
+
+  defp invalid(option, _value), do: Mix.raise("unknown option #{option}: #{@usage}")
+
+  defp with_store(opts, fun) do
+    case {opts[:store], opts[:path]} do
+      {"memory", nil} ->
+        fun.(ReadStates.Store.Memory)
+
+      {"local", nil} ->
+        path =
+          Path.join(
+            System.tmp_dir!(),
+            "read_states_replay-#{System.pid()}-#{System.unique_integer([:positive])}"
+          )
+
+        try do
+          fun.({ReadStates.Store.Local, path: path})
+        after
+          File.rm_rf!(path)
+        end
+
+      {"local", path} ->
+        fun.({ReadStates.Store.Local, path: path})
+    end
+  end
+
+  # Under a supervisor of its own, whose exit does not end this process when the instance cannot start.
+  defp with_instance(opts, fun) do
+    {:ok, supervisor} = DynamicSupervisor.start_link(strategy: :one_for_one)
+    name = :"#{__MODULE__}.#{System.unique_integer([:positive])}"
+
+    try do
+      case DynamicSupervisor.start_child(supervisor, {ReadStates, [name: name] ++ opts}) do
+        {:ok, _instance} -> fun.(name)
+        {:error, reason} -> Mix.raise("the instance did not start: #{inspect(reason)}")
+      end
+    after
+      DynamicSupervisor.stop(supervisor)
+    end
+  end
+
+  defp replay(name, trace, opts) do
+    lines = Trace.stream!(trace, on_read: Progress.bar())
+    run = if opts[:verify], do: &Replay.read_back/2, else: &Replay.run/2
+    {microseconds, figures} = :timer.tc(fn -> run.(name, lines) end)
+    {figures, microseconds / 1_000_000}
+  rescue
+    error in Trace.Error -> Mix.raise(Exception.message(error))
+  after
+    Progress.clear()
+  end
+
+  defp print(figures) do
+    for {name, value} <- figures, do: Mix.shell().info("#{name} #{value}")
+  end
+end

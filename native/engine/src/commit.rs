@@ -1,0 +1,294 @@
+//! Committing: a snapshot of what is dirty goes to the store, and is clean once the store has it.
+
+use std::sync::Arc;
+
+use crate::batch::{BatchBuilder, Entry, Row};
+use crate::due::Due;
+use crate::engine::Engine;
+use crate::id::Id;
+use crate::ledger::Weight;
+use crate::now::Now;
+use crate::shard::Shard;
+use crate::shared::Shared;
+use crate::user::{Deletes, DeletesInFlight, Flight, Presence};
+
+/// Entries of a snapshot taken in one hold of a shard's lock.
+const AT_ONCE: usize = 256;
+
+/// A commit under way: write [`Commit::batch`] to the store, then say whether it
+/// [succeeded](Commit::succeed). Dropped before, it has failed, and everything in it is dirty again.
+#[derive(Debug)]
+pub struct Commit {
+    engine: Arc<Engine>,
+    token: u64,
+    users: Vec<Id>,
+    entries: usize,
+    batch: Vec<u8>,
+}
+
+impl Engine {
+    /// Takes a snapshot of about `most` entries that are due in a partition, or `None` if none
+    /// is. Users who are due and not resident are queued for loading instead.
+    pub fn begin_commit(
+        self: &Arc<Self>,
+        partition: usize,
+        most: usize,
+        now: Now,
+    ) -> Option<Commit> {
+        let mut snapshot = Snapshot {
+            token: self.next_token(),
+            users: Vec::new(),
+            batch: BatchBuilder::new(self.shared().counters),
+            most: 0,
+        };
+        let mut attention = false;
+        for index in self.partition_shards(partition) {
+            let mut more = true;
+            while more && snapshot.batch.len() < most {
+                snapshot.most = most.min(snapshot.batch.len() + AT_ONCE);
+                let mut shard = self.shard_at(index);
+                more = shard.snapshot(self, &mut snapshot, now, &mut attention);
+            }
+        }
+        if attention {
+            self.call_attention();
+        }
+        let Snapshot {
+            token,
+            users,
+            batch,
+            ..
+        } = snapshot;
+        (!batch.is_empty()).then(|| Commit {
+            engine: Arc::clone(self),
+            token,
+            users,
+            entries: batch.len(),
+            batch: batch.finish(),
+        })
+    }
+
+    /// Starts a flush of a partition: everything accepted before is due now. Returns what
+    /// [`Engine::is_flushed`] takes.
+    pub fn flush(&self, partition: usize) -> u64 {
+        let flush = self.next_flush();
+        for mut shard in self.partition(partition) {
+            shard.ledger.epochs.start(flush);
+            shard.ledger.due.flush();
+        }
+        flush
+    }
+
+    /// Whether everything accepted in the partition before the flush is committed.
+    pub fn is_flushed(&self, partition: usize, flush: u64) -> bool {
+        self.partition(partition)
+            .all(|shard| shard.ledger.epochs.is_flushed(flush))
+    }
+}
+
+impl Commit {
+    /// What the store is to write, see [`crate::batch`].
+    pub fn batch(&self) -> &[u8] {
+        &self.batch
+    }
+
+    /// Entries in the batch.
+    pub fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// Users in the batch.
+    pub fn users(&self) -> usize {
+        self.users.len()
+    }
+
+    /// The store has it all.
+    pub fn succeed(mut self, now: Now) {
+        let engine = Arc::clone(&self.engine);
+        engine.shared().totals.committed(self.entries);
+        self.settle(true, now);
+        engine.evict(now);
+    }
+
+    fn settle(&mut self, done: bool, now: Now) {
+        for user in std::mem::take(&mut self.users) {
+            let hash = self.engine.hash(user);
+            let mut shard = self.engine.shard(hash);
+            shard.settle(self.engine.shared(), hash, user, self.token, done, now);
+        }
+    }
+}
+
+impl Drop for Commit {
+    fn drop(&mut self) {
+        // The time plays no part: what failed is due at once.
+        self.settle(false, Now::default());
+    }
+}
+
+/// A snapshot in the making.
+struct Snapshot {
+    token: u64,
+    users: Vec<Id>,
+    batch: BatchBuilder,
+    /// Entries at which to stop for now.
+    most: usize,
+}
+
+impl Snapshot {
+    fn is_full(&self) -> bool {
+        self.batch.len() >= self.most
+    }
+}
+
+impl Shard {
+    /// Adds what is due until the snapshot is full; says whether more may be due.
+    fn snapshot(
+        &mut self,
+        engine: &Engine,
+        snapshot: &mut Snapshot,
+        now: Now,
+        attention: &mut bool,
+    ) -> bool {
+        while !snapshot.is_full() {
+            let Some(due) = self.ledger.due.pop(now.monotonic) else {
+                return false;
+            };
+            let (user, live_until) = match due {
+                Due::Hurried(user) => (user, None),
+                Due::Deadline(deadline, user) => (user, Some(deadline)),
+            };
+            let hash = engine.hash(user);
+            let found = self.users.find_mut(hash, |entry| entry.id == user);
+            let Some(presence) = found.map(|found| &mut found.presence) else {
+                continue;
+            };
+            if live_until.is_some() && presence.deadline() != live_until {
+                continue;
+            }
+            match presence {
+                Presence::Absent(absent) => {
+                    if !absent.pending.is_empty() {
+                        absent.hurried = true;
+                        *attention |= self.want(engine.shared(), hash, user);
+                    }
+                }
+                Presence::Resident(resident) => {
+                    let Some(unsettled) = &mut resident.unsettled else {
+                        continue;
+                    };
+                    unsettled.hurried = false;
+                    let mut flight = match unsettled.flight.take() {
+                        None => {
+                            snapshot.users.push(user);
+                            Flight::new(snapshot.token)
+                        }
+                        Some(flight) if flight.token == snapshot.token => flight,
+                        other => {
+                            // Queued again when that commit is settled.
+                            unsettled.flight = other;
+                            continue;
+                        }
+                    };
+                    let shared = engine.shared();
+                    let set = &mut resident.set;
+                    let version = self.ledger.stamp.next(now);
+                    add_deletes(user, &unsettled.deletes, &mut flight.deletes, snapshot);
+                    let room = snapshot.most.saturating_sub(snapshot.batch.len());
+                    set.snapshot(room, |number, state| {
+                        snapshot.batch.push(&Entry::Row(Row {
+                            user,
+                            channel: shared.directory.channel(number),
+                            version,
+                            writer: shared.writer,
+                            state,
+                        }));
+                    });
+                    if set.is_dirty() || !flight.deletes.are_all(&unsettled.deletes) {
+                        if snapshot.is_full() {
+                            // Goes on in this commit, if that has room.
+                            self.ledger.hurry_on(user, unsettled);
+                        }
+                    } else if let Some(epoch) = unsettled.epoch.take() {
+                        match flight.epoch {
+                            None => flight.epoch = Some(epoch),
+                            Some(_) => self.ledger.epochs.leave(epoch),
+                        }
+                    }
+                    unsettled.flight = Some(flight);
+                }
+            }
+        }
+        true
+    }
+
+    /// The store has the snapshot, or not.
+    fn settle(&mut self, shared: &Shared, hash: u64, user: Id, token: u64, done: bool, now: Now) {
+        let found = self.users.find_mut(hash, |entry| entry.id == user);
+        let Some(Presence::Resident(resident)) = found.map(|found| &mut found.presence) else {
+            return;
+        };
+        let weight = Weight::of(resident);
+        let ledger = &mut self.ledger;
+        let Some(unsettled) = &mut resident.unsettled else {
+            return;
+        };
+        let Some(flight) = unsettled.flight.take_if(|flight| flight.token == token) else {
+            return;
+        };
+        resident.set.settle(done);
+        if done {
+            unsettled.deletes.settle(flight.deletes);
+            if let Some(epoch) = flight.epoch {
+                ledger.epochs.leave(epoch);
+            }
+        } else if let Some(epoch) = flight.epoch
+            && let Some(later) = unsettled.epoch.replace(epoch)
+        {
+            ledger.epochs.leave(later);
+        }
+        if let Some(epoch) = unsettled.epoch {
+            // Something is dirty still or again. What failed, or did not fit, or is awaited by a
+            // flush is due at once, the rest after the usual delay.
+            if !done || flight.epoch.is_none() || ledger.epochs.is_awaited(epoch) {
+                ledger.hurry(user, unsettled);
+            } else {
+                unsettled.deadline = now.monotonic.saturating_add(shared.commit_after);
+                ledger.due.push(unsettled.deadline, user);
+            }
+        } else {
+            debug_assert!(!resident.set.is_dirty() && unsettled.deletes.is_empty());
+            ledger.clean(shared, unsettled);
+            resident.unsettled = None;
+        }
+        weight.settle(shared, &mut ledger.counts, resident);
+        self.compact_due(shared);
+        self.count_memory(shared);
+    }
+}
+
+/// Adds the deletes that are not in flight yet, as far as there is room.
+fn add_deletes(
+    user: Id,
+    deletes: &Deletes,
+    in_flight: &mut DeletesInFlight,
+    snapshot: &mut Snapshot,
+) {
+    if let Some(version) = deletes.user
+        && in_flight.user != deletes.user
+    {
+        snapshot.batch.push(&Entry::DeleteUser { user, version });
+        in_flight.user = deletes.user;
+    }
+    for (channel, version) in &deletes.channels[in_flight.channels..] {
+        if snapshot.is_full() {
+            break;
+        }
+        in_flight.channels += 1;
+        snapshot.batch.push(&Entry::DeleteChannel {
+            user,
+            channel: *channel,
+            version: *version,
+        });
+    }
+}

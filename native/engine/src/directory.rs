@@ -1,0 +1,443 @@
+//! The directory: every channel that a resident read state is of has a number of 32 bits.
+//!
+//! ```text
+//! number    | index within the partition: 24 bits | partition: 8 bits |
+//! slot      | channel id: 8 bytes | kind: 1 | references: 4 |           found by number
+//! table     cells of 4 bytes, each a slot's index                      found by the channel's hash
+//! ```
+//!
+//! A read state counts as one reference to its channel's number, so thousands of users of a
+//! channel store 4 bytes each instead of 9. A number without references is free again.
+//!
+//! Reading takes no lock. A reader pins the epoch (crossbeam-epoch) first, and what follows from
+//! that is the whole safety argument:
+//!
+//! - A table that was replaced is freed only after every reader who could hold it has unpinned.
+//! - A number whose references reached zero is taken out of the table, and is given to another
+//!   channel only after every reader who could have seen it has unpinned. So a number that a
+//!   pinned reader found, or copied from a set of read states, means the same channel until it unpins.
+//! - References that reached zero are never raised again; the channel gets another number.
+
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use ahash::RandomState;
+use crossbeam_epoch::{Atomic, Guard, Owned};
+use parking_lot::Mutex;
+
+use crate::id::Channel;
+
+const PARTITION_BITS: u32 = 8;
+const PARTITIONS: usize = 1 << PARTITION_BITS;
+const MAX_INDEX: u32 = 1 << (u32::BITS - PARTITION_BITS);
+/// Slots of the first segment; each further segment doubles the room.
+const FIRST_SEGMENT: u32 = 16;
+const SEGMENTS: usize = (MAX_INDEX / FIRST_SEGMENT).ilog2() as usize + 1;
+
+const EMPTY: u32 = 0;
+const REMOVED: u32 = 1;
+/// A cell holds the slot's index plus this.
+const BIAS: u32 = 2;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Directory {
+    partitions: Box<[Partition]>,
+    hasher: RandomState,
+    bytes: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Partition {
+    table: Atomic<Table>,
+    segments: [OnceLock<Box<[Slot]>>; SEGMENTS],
+    writer: Mutex<Writer>,
+}
+
+type Table = Box<[AtomicU32]>;
+
+#[derive(Debug, Default)]
+struct Slot {
+    id: AtomicU64,
+    references: AtomicU32,
+    kind: AtomicU8,
+}
+
+/// What only the holder of a partition's lock changes.
+#[derive(Debug, Default)]
+struct Writer {
+    /// Slots that were ever used.
+    used: u32,
+    /// Cells of the table that are not empty.
+    filled: usize,
+    /// Cells of the table that hold a slot.
+    live: usize,
+    /// Indexes to use again. Shared with what the epoch runs once they are.
+    free: Arc<Mutex<Vec<u32>>>,
+}
+
+impl Slot {
+    fn channel(&self) -> Channel {
+        Channel {
+            kind: self.kind.load(Ordering::Relaxed),
+            id: self.id.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Adds a reference, unless there is none left to share.
+    fn share(&self) -> bool {
+        self.references
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |references| {
+                (references > 0).then_some(references + 1)
+            })
+            .is_ok()
+    }
+}
+
+/// Segment and offset of a slot: segment 0 has the first 16 slots, segment `s` the next `16 << (s - 1)`.
+fn segment(index: u32) -> (usize, usize) {
+    match (index / FIRST_SEGMENT).checked_ilog2() {
+        None => (0, index as usize),
+        Some(log) => (log as usize + 1, (index - (FIRST_SEGMENT << log)) as usize),
+    }
+}
+
+fn segment_len(segment: usize) -> usize {
+    (FIRST_SEGMENT as usize) << segment.saturating_sub(1)
+}
+
+fn new_table(cells: usize) -> Table {
+    (0..cells).map(|_| AtomicU32::new(EMPTY)).collect()
+}
+
+impl Directory {
+    /// An empty directory. `seed` makes its hashes unpredictable to who chooses the ids.
+    pub fn new(seed: u64) -> Self {
+        let partition = |_| Partition {
+            table: Atomic::new(new_table(0)),
+            segments: [const { OnceLock::new() }; SEGMENTS],
+            writer: Mutex::default(),
+        };
+        Directory {
+            partitions: (0..PARTITIONS).map(partition).collect(),
+            hasher: RandomState::with_seeds(seed, !seed, seed.rotate_left(32), 0x5EED),
+            bytes: AtomicUsize::new(PARTITIONS * size_of::<Partition>()),
+        }
+    }
+
+    /// Bytes allocated.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Channels that have a number.
+    pub fn len(&self) -> usize {
+        self.partitions
+            .iter()
+            .map(|partition| partition.writer.lock().live)
+            .sum()
+    }
+
+    /// The channel's number, if it has one. It means the channel as long as `guard` lives.
+    pub fn find(&self, channel: Channel, guard: &Guard) -> Option<u32> {
+        let (partition, hash) = self.partition_of(channel);
+        let index = self.partitions[partition].find(channel, hash, guard, |_| true)?;
+        Some(number(partition, index))
+    }
+
+    /// The channel's number, with one reference more; the channel gets a number if it has none.
+    pub fn acquire(&self, channel: Channel, guard: &Guard) -> u32 {
+        let (at, hash) = self.partition_of(channel);
+        let partition = &self.partitions[at];
+        let index = partition
+            .find(channel, hash, guard, Slot::share)
+            .unwrap_or_else(|| self.insert(partition, channel, hash, guard));
+        number(at, index)
+    }
+
+    /// The channel a number stands for. The caller holds a reference to it, or has found it
+    /// while pinned and still is.
+    pub fn channel(&self, number: u32) -> Channel {
+        let (partition, index) = split(number);
+        self.partitions[partition].slot(index).channel()
+    }
+
+    /// Gives back one reference. The number must not be used afterwards, except by who is pinned.
+    pub fn release(&self, number: u32, guard: &Guard) {
+        let (partition, index) = split(number);
+        let partition = &self.partitions[partition];
+        let slot = partition.slot(index);
+        if slot.references.fetch_sub(1, Ordering::AcqRel) == 1 {
+            partition.remove(index, self.hasher.hash_one(slot.channel()), guard);
+        }
+    }
+
+    fn partition_of(&self, channel: Channel) -> (usize, u64) {
+        let hash = self.hasher.hash_one(channel);
+        // The table uses the low bits.
+        ((hash >> (u64::BITS - PARTITION_BITS)) as usize, hash)
+    }
+
+    fn insert(&self, partition: &Partition, channel: Channel, hash: u64, guard: &Guard) -> u32 {
+        let mut writer = partition.writer.lock();
+        // Another writer may have been quicker.
+        if let Some(index) = partition.find(channel, hash, guard, Slot::share) {
+            return index;
+        }
+        self.make_room(partition, &mut writer, guard);
+        let free = writer.free.lock().pop();
+        let index = free.unwrap_or(writer.used);
+        assert!(index < MAX_INDEX, "a partition has 2^24 channels");
+        writer.used = writer.used.max(index + 1);
+        let (segment, offset) = segment(index);
+        let slots = partition.segments[segment].get_or_init(|| {
+            let slots: Box<[Slot]> = (0..segment_len(segment)).map(|_| Slot::default()).collect();
+            self.bytes
+                .fetch_add(size_of_val(&*slots), Ordering::Relaxed);
+            slots
+        });
+        let slot = &slots[offset];
+        slot.id.store(channel.id, Ordering::Relaxed);
+        slot.kind.store(channel.kind, Ordering::Relaxed);
+        slot.references.store(1, Ordering::Relaxed);
+        // Who reads the cell sees the slot as written above.
+        partition.fill(&mut writer, hash, index, guard);
+        index
+    }
+
+    /// Replaces the table if less than a quarter of it would stay empty.
+    fn make_room(&self, partition: &Partition, writer: &mut Writer, guard: &Guard) {
+        let old = partition.table.load(Ordering::Acquire, guard);
+        // SAFETY: the pointer is never null (`new` puts a table there, and only whole tables
+        // replace it), and a replaced table is destroyed only after all who were pinned when it
+        // was replaced have unpinned; `guard` is pinned since before the load.
+        let cells = unsafe { old.deref() };
+        if (writer.filled + 1) * 4 <= cells.len() * 3 {
+            return;
+        }
+        let table = new_table(((writer.live + 1) * 2).next_power_of_two().max(8));
+        for cell in cells.iter() {
+            let value = cell.load(Ordering::Relaxed);
+            if value >= BIAS {
+                let channel = partition.slot(value - BIAS).channel();
+                let free = probe(&table, self.hasher.hash_one(channel))
+                    .find(|cell| cell.load(Ordering::Relaxed) == EMPTY);
+                let free = free.expect("the new table has twice the cells");
+                free.store(value, Ordering::Relaxed);
+            }
+        }
+        writer.filled = writer.live;
+        self.bytes
+            .fetch_add(size_of_val(&*table), Ordering::Relaxed);
+        self.bytes
+            .fetch_sub(size_of_val(&**cells), Ordering::Relaxed);
+        partition.table.store(Owned::new(table), Ordering::Release);
+        // SAFETY: the table is no longer reachable from the partition, whose lock we hold, and it
+        // was put there by `Owned::new`, so it is destroyed exactly once. Readers still in it are pinned.
+        unsafe { guard.defer_destroy(old) };
+    }
+}
+
+impl Partition {
+    fn slot(&self, index: u32) -> &Slot {
+        let (segment, offset) = segment(index);
+        let slots = self.segments[segment].get();
+        &slots.expect("a number comes from a slot that was filled")[offset]
+    }
+
+    /// The channel's slot that has references and is `good`.
+    fn find(
+        &self,
+        channel: Channel,
+        hash: u64,
+        guard: &Guard,
+        good: impl Fn(&Slot) -> bool,
+    ) -> Option<u32> {
+        let table = self.table.load(Ordering::Acquire, guard);
+        // SAFETY: as in `make_room`.
+        for cell in probe(unsafe { table.deref() }, hash) {
+            let value = cell.load(Ordering::Acquire);
+            if value == EMPTY {
+                return None;
+            }
+            if value >= BIAS {
+                let slot = self.slot(value - BIAS);
+                // A slot that lost its last reference is passed over: the channel may have another.
+                if slot.channel() == channel
+                    && slot.references.load(Ordering::Relaxed) > 0
+                    && good(slot)
+                {
+                    return Some(value - BIAS);
+                }
+            }
+        }
+        None
+    }
+
+    fn fill(&self, writer: &mut Writer, hash: u64, index: u32, guard: &Guard) {
+        let table = self.table.load(Ordering::Acquire, guard);
+        // SAFETY: as in `make_room`.
+        let cell = probe(unsafe { table.deref() }, hash)
+            .find(|cell| cell.load(Ordering::Relaxed) < BIAS)
+            .expect("make_room left empty cells");
+        writer.filled += usize::from(cell.load(Ordering::Relaxed) == EMPTY);
+        writer.live += 1;
+        cell.store(index + BIAS, Ordering::Release);
+    }
+
+    fn remove(&self, index: u32, hash: u64, guard: &Guard) {
+        let mut writer = self.writer.lock();
+        let table = self.table.load(Ordering::Acquire, guard);
+        // SAFETY: as in `make_room`.
+        let cell = probe(unsafe { table.deref() }, hash)
+            .find(|cell| cell.load(Ordering::Relaxed) == index + BIAS)
+            .expect("a number is in the table until its last reference is gone");
+        cell.store(REMOVED, Ordering::Release);
+        writer.live -= 1;
+        let free = Arc::clone(&writer.free);
+        guard.defer(move || free.lock().push(index));
+    }
+}
+
+/// The cells at which a channel with this hash can be, in order.
+fn probe(table: &[AtomicU32], hash: u64) -> impl Iterator<Item = &AtomicU32> {
+    let start = (hash as usize) & table.len().wrapping_sub(1);
+    let (before, from) = table.split_at(start.min(table.len()));
+    from.iter().chain(before)
+}
+
+fn number(partition: usize, index: u32) -> u32 {
+    index << PARTITION_BITS | partition as u32
+}
+
+fn split(number: u32) -> (usize, u32) {
+    (number as usize & (PARTITIONS - 1), number >> PARTITION_BITS)
+}
+
+impl Drop for Partition {
+    fn drop(&mut self) {
+        let table = std::mem::replace(&mut self.table, Atomic::null());
+        // SAFETY: `&mut self` means that nobody else reads the table, and it was put there by
+        // `Owned::new` or `Atomic::new`.
+        drop(unsafe { table.try_into_owned() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crossbeam_epoch::pin;
+
+    fn channel(id: u64) -> Channel {
+        Channel { kind: 0, id }
+    }
+
+    #[test]
+    fn slots_are_numbered_without_gap_or_overlap() {
+        let mut next = (0, 0);
+        for index in 0..10_000 {
+            assert_eq!(segment(index), next);
+            next.1 += 1;
+            if next.1 == segment_len(next.0) {
+                next = (next.0 + 1, 0);
+            }
+        }
+        assert_eq!(segment(MAX_INDEX - 1).0, SEGMENTS - 1);
+    }
+
+    #[test]
+    fn a_channel_keeps_its_number_while_it_has_references() {
+        let directory = Directory::new(1);
+        let guard = pin();
+        let same_id = [channel(7), Channel { kind: 1, id: 7 }];
+        let numbers = same_id.map(|channel| directory.acquire(channel, &guard));
+        assert_ne!(numbers[0], numbers[1]);
+        assert_eq!(directory.acquire(channel(7), &guard), numbers[0]);
+        directory.release(numbers[0], &guard);
+        assert_eq!(directory.find(channel(7), &guard), Some(numbers[0]));
+        assert_eq!(directory.channel(numbers[1]), same_id[1]);
+        directory.release(numbers[0], &guard);
+        assert_eq!(directory.find(channel(7), &guard), None);
+        assert_eq!(directory.len(), 1);
+    }
+
+    #[test]
+    fn a_number_means_the_same_channel_until_the_reader_unpins() {
+        let directory = Directory::new(2);
+        let reader = pin();
+        let number = directory.acquire(channel(1), &reader);
+        directory.release(number, &reader);
+        for id in 2..2_000 {
+            let other = directory.acquire(channel(id), &pin());
+            assert_ne!(other, number);
+        }
+        assert_eq!(directory.channel(number), channel(1));
+    }
+
+    #[test]
+    fn numbers_and_memory_are_used_again() {
+        let directory = Directory::new(3);
+        let mut after_first = 0;
+        for round in 0..50u64 {
+            let ids = round * 10_000..(round + 1) * 10_000;
+            let numbers: Vec<u32> = ids
+                .map(|id| directory.acquire(channel(id), &pin()))
+                .collect();
+            for number in numbers {
+                directory.release(number, &pin());
+            }
+            for _ in 0..1_000 {
+                pin().flush();
+            }
+            if round == 0 {
+                after_first = directory.bytes();
+            }
+        }
+        assert_eq!(directory.len(), 0);
+        assert!(
+            directory.bytes() <= 3 * after_first,
+            "{}",
+            directory.bytes()
+        );
+    }
+
+    #[test]
+    fn threads_that_share_and_drop_channels_always_see_the_right_ones() {
+        let directory = Directory::new(4);
+        std::thread::scope(|scope| {
+            for thread in 0..4u64 {
+                let directory = &directory;
+                scope.spawn(move || {
+                    let mut held: HashMap<u64, u32> = HashMap::new();
+                    let mut random = thread + 1;
+                    for _ in 0..60_000 {
+                        random ^= random << 13;
+                        random ^= random >> 7;
+                        random ^= random << 17;
+                        let id = random % 300;
+                        let guard = pin();
+                        match held.remove(&id) {
+                            Some(number) => {
+                                assert_eq!(directory.channel(number), channel(id));
+                                assert_eq!(directory.find(channel(id), &guard), Some(number));
+                                directory.release(number, &guard);
+                            }
+                            None => {
+                                if let Some(number) = directory.find(channel(id), &guard) {
+                                    assert_eq!(directory.channel(number), channel(id));
+                                }
+                                held.insert(id, directory.acquire(channel(id), &guard));
+                            }
+                        }
+                    }
+                    for number in held.into_values() {
+                        directory.release(number, &pin());
+                    }
+                });
+            }
+        });
+        assert_eq!(directory.len(), 0);
+    }
+}

@@ -1,0 +1,121 @@
+//! The commit-deadline queue: which users of a shard are to be committed, and when.
+
+use std::collections::VecDeque;
+
+use crate::id::Id;
+use crate::now::Micros;
+
+/// The delay until a commit is the same for all, so a queue keeps the deadlines in order.
+///
+/// Entries are not searched for when a user is committed earlier or evicted: they become stale,
+/// which the user's own deadline tells, and are passed over.
+#[derive(Debug, Default)]
+pub(crate) struct DueQueue {
+    deadlines: VecDeque<(Micros, Id)>,
+    /// To commit at once, before all others.
+    hurried: VecDeque<Id>,
+    /// The first so many deadlines are due, whatever the time.
+    flushed: usize,
+}
+
+/// A user taken from the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    Hurried(Id),
+    /// Live only if the user's deadline is this one.
+    Deadline(Micros, Id),
+}
+
+impl DueQueue {
+    /// Deadlines must not decrease.
+    pub fn push(&mut self, deadline: Micros, user: Id) {
+        self.deadlines.push_back((deadline, user));
+    }
+
+    pub fn hurry(&mut self, user: Id) {
+        self.hurried.push_back(user);
+    }
+
+    pub fn hurry_first(&mut self, user: Id) {
+        self.hurried.push_front(user);
+    }
+
+    /// Everything in the queue is due now.
+    pub fn flush(&mut self) {
+        self.flushed = self.deadlines.len();
+    }
+
+    pub fn pop(&mut self, now: Micros) -> Option<Due> {
+        if let Some(user) = self.hurried.pop_front() {
+            return Some(Due::Hurried(user));
+        }
+        let (deadline, user) = *self.deadlines.front()?;
+        if self.flushed == 0 && deadline > now {
+            return None;
+        }
+        self.flushed = self.flushed.saturating_sub(1);
+        self.deadlines.pop_front();
+        Some(Due::Deadline(deadline, user))
+    }
+
+    /// Drops stale deadlines if they are the most.
+    pub fn compact(&mut self, live: usize, is_live: impl Fn(Micros, Id) -> bool) {
+        if self.deadlines.len() <= 2 * live + 64 {
+            return;
+        }
+        let mut position = 0;
+        let mut flushed = 0;
+        self.deadlines.retain(|(deadline, user)| {
+            let keep = is_live(*deadline, *user);
+            flushed += usize::from(keep && position < self.flushed);
+            position += 1;
+            keep
+        });
+        self.flushed = flushed;
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.deadlines.capacity() * size_of::<(Micros, Id)>()
+            + self.hurried.capacity() * size_of::<Id>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hurried_users_come_first_and_the_others_at_their_deadline() {
+        let mut queue = DueQueue::default();
+        queue.push(10, 1);
+        queue.push(20, 2);
+        queue.hurry(3);
+        assert_eq!(queue.pop(0), Some(Due::Hurried(3)));
+        assert_eq!(queue.pop(9), None);
+        assert_eq!(queue.pop(10), Some(Due::Deadline(10, 1)));
+        assert_eq!(queue.pop(10), None);
+        queue.flush();
+        queue.push(30, 4);
+        assert_eq!(queue.pop(10), Some(Due::Deadline(20, 2)));
+        assert_eq!(queue.pop(10), None);
+    }
+
+    #[test]
+    fn stale_deadlines_do_not_pile_up() {
+        let mut queue = DueQueue::default();
+        for deadline in 0..1_000 {
+            queue.push(deadline, deadline % 7);
+            queue.compact(7, |deadline, _| deadline >= 900);
+        }
+        assert!(queue.deadlines.len() < 200);
+        queue.flush();
+        queue.compact(0, |deadline, _| deadline % 2 == 0);
+        queue.push(2_000, 1);
+        let mut flushed = 0;
+        while let Some(due) = queue.pop(0) {
+            assert!(matches!(due, Due::Deadline(deadline, _) if deadline < 2_000));
+            flushed += 1;
+        }
+        assert_eq!((flushed, queue.deadlines.len()), (50, 1));
+    }
+}

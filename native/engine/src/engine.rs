@@ -1,0 +1,394 @@
+//! The engine: shards, and what goes across them.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use ahash::RandomState;
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use serde::Deserialize;
+
+use crate::batch::Version;
+use crate::directory::Directory;
+use crate::id::Id;
+use crate::now::{Micros, Now};
+use crate::operation::Operation;
+use crate::read_state::MAX_COUNTERS;
+use crate::read_state_set::ReadStateSet;
+use crate::shard::{Admission, Aftermath, Shard, WriteError};
+use crate::shared::Shared;
+use crate::stats::Stats;
+use crate::totals::{Bounds, Reservation, Totals};
+
+/// What an engine is made with.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Config {
+    /// Counters of a read state, 1 to 4.
+    pub counters: usize,
+    /// Bound on resident read states; a user counts as one at least. Users with something
+    /// uncommitted, or waited for, may exceed it.
+    pub capacity: usize,
+    /// Bound on the bytes of everything, likewise.
+    pub memory: usize,
+    /// Bound on the bytes of users with something uncommitted.
+    pub dirty_memory: usize,
+    /// Bound on the users waiting to be loaded.
+    pub load_queue: usize,
+    /// From the first change of a user to its commit.
+    pub commit_after: Micros,
+    /// Shards, a power of two.
+    pub shards: usize,
+    /// Parts of the shards that are loaded and committed independently.
+    pub partitions: usize,
+    /// Names this instance in the rows it commits.
+    pub writer: u64,
+    /// Highest version the store has.
+    pub floor: Version,
+    /// Makes the hashes unpredictable to who chooses the ids.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    /// One counter, no bounds to speak of, commits after 30 s.
+    fn default() -> Self {
+        Config {
+            counters: 1,
+            capacity: usize::MAX,
+            memory: usize::MAX,
+            dirty_memory: usize::MAX,
+            load_queue: usize::MAX,
+            commit_after: 30_000_000,
+            shards: 256,
+            partitions: 1,
+            writer: 0,
+            floor: 0,
+            seed: 0,
+        }
+    }
+}
+
+/// New bounds; what is `None` stays.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct Resize {
+    /// See [`Config::capacity`].
+    pub capacity: Option<usize>,
+    /// See [`Config::memory`].
+    pub memory: Option<usize>,
+    /// See [`Config::dirty_memory`].
+    pub dirty_memory: Option<usize>,
+}
+
+/// What a write that was carried out asks of the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// Nothing.
+    No,
+    /// Loads, commits or [`Engine::reclaim`] have something to do now. Said once until
+    /// [`Engine::attend`].
+    Yes,
+}
+
+/// An operation and whose read states it is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserOperation {
+    /// Whose.
+    pub user: Id,
+    /// What.
+    pub operation: Operation,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Engine {
+    shards: Box<[Mutex<Shard>]>,
+    shared: Shared,
+    partitions: usize,
+    tokens: AtomicU64,
+    flushes: AtomicU64,
+    hand: AtomicUsize,
+    rotation: AtomicUsize,
+    graveyard: Mutex<Vec<ReadStateSet>>,
+    /// Whether writes are refused. A batch holds it shared, so that it is not cut in two.
+    closed: RwLock<bool>,
+}
+
+/// Least that admitting a batch counts for an operation: what it may find there is not known
+/// before those ahead of it in the batch are done.
+const LEAST_NEED: usize = 128;
+
+impl Engine {
+    /// An engine without read states.
+    ///
+    /// # Panics
+    ///
+    /// If the number of counters, shards or partitions is not possible.
+    pub fn new(config: Config) -> Self {
+        assert!((1..=MAX_COUNTERS).contains(&config.counters));
+        assert!(config.shards.is_power_of_two());
+        assert!((1..=config.shards).contains(&config.partitions));
+        let seed = config.seed;
+        let bounds = Bounds {
+            capacity: AtomicUsize::new(config.capacity),
+            memory: AtomicUsize::new(config.memory),
+            dirty_memory: AtomicUsize::new(config.dirty_memory),
+            load_queue: config.load_queue,
+        };
+        let totals = Totals::default();
+        let shards: Box<[_]> = (0..config.shards)
+            .map(|_| Mutex::new(Shard::new(config.floor)))
+            .collect();
+        totals.memory.store(size_of_val(&*shards), Relaxed);
+        Engine {
+            shards,
+            shared: Shared {
+                directory: Directory::new(seed),
+                totals,
+                bounds,
+                hasher: RandomState::with_seeds(seed, seed.rotate_left(16), !seed, 0xD1CE),
+                counters: config.counters,
+                commit_after: config.commit_after,
+                writer: config.writer,
+            },
+            partitions: config.partitions,
+            tokens: AtomicU64::new(1),
+            flushes: AtomicU64::new(1),
+            hand: AtomicUsize::new(0),
+            rotation: AtomicUsize::new(0),
+            graveyard: Mutex::default(),
+            closed: RwLock::new(false),
+        }
+    }
+
+    /// Counters of a read state.
+    pub fn counters(&self) -> usize {
+        self.shared.counters
+    }
+
+    /// Carries out one operation, or keeps it until the user is loaded. Never waits for the store.
+    pub fn apply(&self, user: Id, operation: &Operation, now: Now) -> Result<Wake, WriteError> {
+        let done = self.apply_in_shard(user, operation, now, Admission::Needed);
+        let aftermath = done.inspect_err(|error| self.refused(*error))?;
+        self.follow_up(aftermath, now);
+        Ok(self.wake())
+    }
+
+    /// Carries out operations in their order, all or none of them.
+    pub fn apply_all(&self, operations: &[UserOperation], now: Now) -> Result<Wake, WriteError> {
+        let closed = self.closed.read();
+        if *closed {
+            return Err(WriteError::Closed);
+        }
+        let held = self.admit(operations);
+        let _held = held.inspect_err(|error| self.refused(*error))?;
+        for UserOperation { user, operation } in operations {
+            let aftermath = self.apply_in_shard(*user, operation, now, Admission::Granted)?;
+            self.follow_up(aftermath, now);
+        }
+        Ok(self.wake())
+    }
+
+    /// Admits a batch against the bound on dirty memory, as a whole.
+    fn admit(&self, operations: &[UserOperation]) -> Result<Reservation<'_>, WriteError> {
+        let Shared { totals, bounds, .. } = &self.shared;
+        // Mostly the bound is far away, and a rough guess shows it: no operation needs more than
+        // this, if the user's weight and a copy of its largest block count.
+        let most = 3 * totals.largest.load(Relaxed) + 1_024;
+        let guess = operations.len().saturating_mul(most);
+        let used = totals.dirty_memory.load(Relaxed);
+        if used.saturating_add(guess.saturating_mul(2)) <= bounds.dirty_memory.load(Relaxed)
+            && let Some(held) = totals.reserve(bounds, guess)
+        {
+            return Ok(held);
+        }
+        let needs = operations.iter().map(|UserOperation { user, operation }| {
+            let hash = self.hash(*user);
+            let need = self.shard(hash).need(&self.shared, hash, *user, operation);
+            need.max(LEAST_NEED)
+        });
+        let held = totals.reserve(bounds, needs.sum());
+        held.ok_or(WriteError::Overloaded)
+    }
+
+    fn apply_in_shard(
+        &self,
+        user: Id,
+        operation: &Operation,
+        now: Now,
+        admission: Admission,
+    ) -> Result<Aftermath, WriteError> {
+        let hash = self.hash(user);
+        let mut shard = self.shard(hash);
+        shard.apply(&self.shared, hash, user, operation, now, admission)
+    }
+
+    fn follow_up(&self, aftermath: Aftermath, now: Now) {
+        if let Some(garbage) = aftermath.garbage {
+            self.free(garbage);
+        }
+        // What is over and cannot be evicted on the way is dirty, and has to be committed first.
+        if aftermath.attention || aftermath.grown && !self.evict_on_the_way(now) {
+            self.call_attention();
+        }
+    }
+
+    fn refused(&self, error: WriteError) {
+        if error == WriteError::Overloaded {
+            self.shared.totals.overloads.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Something waits for a load, a commit or to be freed.
+    pub(crate) fn call_attention(&self) {
+        self.shared.totals.call_attention();
+    }
+
+    fn wake(&self) -> Wake {
+        if self.shared.totals.announce() {
+            Wake::Yes
+        } else {
+            Wake::No
+        }
+    }
+
+    /// Whoever was woken attends to it now; the next [`Wake::Yes`] will be said again.
+    pub fn attend(&self) {
+        self.shared.totals.attend();
+    }
+
+    /// Refuses writes from now on, or accepts them again. When it returns, every write that was
+    /// accepted is done.
+    pub fn close(&self, close: bool) {
+        let mut closed = self.closed.write();
+        *closed = close;
+        for mut shard in self.shards() {
+            shard.close(close);
+        }
+    }
+
+    /// Sets new bounds and evicts until they are kept.
+    pub fn resize(&self, bounds: Resize, now: Now) {
+        let Bounds {
+            capacity,
+            memory,
+            dirty_memory,
+            ..
+        } = &self.shared.bounds;
+        for (bound, new) in [
+            (capacity, bounds.capacity),
+            (memory, bounds.memory),
+            (dirty_memory, bounds.dirty_memory),
+        ] {
+            if let Some(new) = new {
+                bound.store(new, Relaxed);
+            }
+        }
+        self.evict(now);
+    }
+
+    /// Figures at a glance.
+    pub fn stats(&self) -> Stats {
+        let Shared { totals, bounds, .. } = &self.shared;
+        let mut stats = Stats {
+            channels: self.shared.directory.len(),
+            load_queue: totals.wanted.load(Relaxed),
+            memory: self.memory(),
+            dirty_memory: totals.dirty_memory.load(Relaxed),
+            capacity: bounds.capacity.load(Relaxed),
+            max_memory: bounds.memory.load(Relaxed),
+            max_dirty_memory: bounds.dirty_memory.load(Relaxed),
+            loads: totals.loads.load(Relaxed),
+            evictions: totals.evicted_users.load(Relaxed),
+            evicted_states: totals.evicted_states.load(Relaxed),
+            commits: totals.commits.load(Relaxed),
+            committed_entries: totals.committed_entries.load(Relaxed),
+            overloads: totals.overloads.load(Relaxed),
+            ..Stats::default()
+        };
+        for shard in self.shards() {
+            let counts = shard.ledger.counts;
+            stats.users += counts.users;
+            stats.states += counts.states;
+            stats.dirty_users += counts.uncommitted_users;
+            stats.pending_operations += counts.pending_operations;
+            stats.hits += counts.hits;
+            stats.misses += counts.misses;
+        }
+        stats
+    }
+
+    fn memory(&self) -> usize {
+        self.shared.totals.memory.load(Relaxed) + self.shared.directory.bytes()
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        let Shared { totals, bounds, .. } = &self.shared;
+        totals.cost.load(Relaxed) > bounds.capacity.load(Relaxed)
+            || self.memory() > bounds.memory.load(Relaxed)
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(crate) fn graveyard(&self) -> MutexGuard<'_, Vec<ReadStateSet>> {
+        self.graveyard.lock()
+    }
+
+    pub(crate) fn next_token(&self) -> u64 {
+        self.tokens.fetch_add(1, Relaxed)
+    }
+
+    pub(crate) fn next_flush(&self) -> u64 {
+        self.flushes.fetch_add(1, Relaxed)
+    }
+
+    /// Users waiting to be loaded.
+    pub fn load_queue(&self) -> usize {
+        self.shared.totals.wanted.load(Relaxed)
+    }
+
+    pub(crate) fn hash(&self, user: Id) -> u64 {
+        self.shared.hasher.hash_one(user)
+    }
+
+    fn shard_index(&self, hash: u64) -> usize {
+        // The table in the shard uses the lowest bits and the highest.
+        (hash >> 32) as usize & (self.shards.len() - 1)
+    }
+
+    pub(crate) fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        self.shards[self.shard_index(hash)].lock()
+    }
+
+    pub(crate) fn shard_at(&self, index: usize) -> MutexGuard<'_, Shard> {
+        self.shards[index].lock()
+    }
+
+    pub(crate) fn shards(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {
+        self.shards.iter().map(|shard| shard.lock())
+    }
+
+    /// The shard at which eviction goes on.
+    pub(crate) fn next_to_evict_from(&self) -> usize {
+        self.hand.fetch_add(1, Relaxed) & (self.shards.len() - 1)
+    }
+
+    /// The partition by which the user is loaded and committed.
+    pub fn partition_of(&self, user: Id) -> usize {
+        self.shard_index(self.hash(user)) % self.partitions
+    }
+
+    /// The shards of a partition, from another one on each time, so that none is always last.
+    pub(crate) fn partition_shards(&self, partition: usize) -> impl Iterator<Item = usize> + use<> {
+        let members = (partition..self.shards.len()).step_by(self.partitions);
+        let start = self.rotation.fetch_add(1, Relaxed) % members.len().max(1);
+        members.clone().skip(start).chain(members.take(start))
+    }
+
+    /// Locks the shards of a partition one after the other.
+    pub(crate) fn partition(
+        &self,
+        partition: usize,
+    ) -> impl Iterator<Item = MutexGuard<'_, Shard>> {
+        let shards = self.partition_shards(partition);
+        shards.map(|index| self.shard_at(index))
+    }
+}

@@ -1,0 +1,141 @@
+//! Eviction: which user leaves when there is no room, and freeing what he had.
+//!
+//! The policy is CLOCK over users. A hand goes round the shards, and in each shard round its
+//! table; a user who was used since it last passed stays for another round, so a hit only sets a
+//! flag. A user who is dirty is committed first, and one who is waited for stays.
+
+use crossbeam_epoch::pin;
+
+use crate::engine::Engine;
+use crate::now::Now;
+use crate::read_state_set::ReadStateSet;
+use crate::shard::Shard;
+use crate::shared::Shared;
+use crate::totals::adjust;
+use crate::user::{Presence, User};
+
+/// Buckets of the table looked at in one hold of a shard's lock.
+const BUCKETS_AT_ONCE: usize = 64;
+
+/// Shards a caller looks into who made a read state too many. On average one does.
+const VISITS_ON_THE_WAY: usize = 4;
+
+/// Sets with more read states are not freed on the caller's time.
+const LARGE: usize = 1_024;
+
+/// Channel references given back under one pin of the epoch.
+const RELEASED_AT_ONCE: usize = 256;
+
+impl Engine {
+    /// Evicts until the bounds are kept, or until every user has been looked at twice in a row
+    /// and had to stay: the first time he may have been used lately.
+    pub fn evict(&self, now: Now) {
+        if self.is_over() {
+            let buckets = self.shards().map(|shard| shard.users.num_buckets()).max();
+            let visits_a_shard = buckets.unwrap_or(0).div_ceil(BUCKETS_AT_ONCE);
+            self.evict_with_patience(2 * visits_a_shard * self.shards().count(), now);
+        }
+    }
+
+    /// Evicts a little, so that an insertion makes its own room. Says whether the bounds are kept.
+    pub(crate) fn evict_on_the_way(&self, now: Now) -> bool {
+        !self.is_over() || self.evict_with_patience(VISITS_ON_THE_WAY, now)
+    }
+
+    /// Evicts until the bounds are kept, or so many visits to a shard in a row were in vain.
+    fn evict_with_patience(&self, patience: usize, now: Now) -> bool {
+        let mut in_vain = 0;
+        while in_vain < patience {
+            let evicted = {
+                let mut shard = self.shard_at(self.next_to_evict_from());
+                shard.evict_one(self.shared(), now)
+            };
+            match evicted {
+                Some(set) => {
+                    self.free(set);
+                    in_vain = 0;
+                }
+                None => in_vain += 1,
+            }
+            if !self.is_over() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Frees a set that is in no table any more, later if it is large.
+    pub(crate) fn free(&self, set: ReadStateSet) {
+        if set.len() > LARGE {
+            self.graveyard().push(set);
+            self.call_attention();
+        } else {
+            self.free_now(set);
+        }
+    }
+
+    /// Frees what was too large to be freed at once.
+    pub fn reclaim(&self) {
+        loop {
+            let next = self.graveyard().pop();
+            let Some(set) = next else { return };
+            self.free_now(set);
+        }
+    }
+
+    fn free_now(&self, set: ReadStateSet) {
+        let directory = &self.shared().directory;
+        let mut numbers = set.numbers().peekable();
+        while numbers.peek().is_some() {
+            let guard = pin();
+            for number in numbers.by_ref().take(RELEASED_AT_ONCE) {
+                directory.release(number, &guard);
+            }
+        }
+        drop(numbers);
+        self.shared().totals.freed(set.bytes());
+    }
+}
+
+impl Shard {
+    /// Moves the hand on until a user is evicted, or has passed many buckets.
+    fn evict_one(&mut self, shared: &Shared, now: Now) -> Option<ReadStateSet> {
+        let buckets = self.users.num_buckets();
+        for _ in 0..BUCKETS_AT_ONCE.min(buckets) {
+            let bucket = self.hand % buckets;
+            self.hand = bucket + 1;
+            let Ok(mut entry) = self.users.get_bucket_entry(bucket) else {
+                continue;
+            };
+            let User { id, presence } = entry.get_mut();
+            let Presence::Resident(resident) = presence else {
+                continue;
+            };
+            if resident.is_pinned(now) || std::mem::take(&mut resident.used) {
+                continue;
+            }
+            if let Some(unsettled) = &mut resident.unsettled {
+                self.ledger.hurry(*id, unsettled);
+                continue;
+            }
+            let (user, _) = entry.remove();
+            return Some(self.evicted(shared, user));
+        }
+        None
+    }
+
+    /// Books a user out; the memory of what he had counts until it is freed.
+    fn evicted(&mut self, shared: &Shared, user: User) -> ReadStateSet {
+        let Presence::Resident(resident) = user.presence else {
+            unreachable!("only resident users are evicted");
+        };
+        let counts = &mut self.ledger.counts;
+        counts.users -= 1;
+        counts.states -= resident.set.len();
+        adjust(&shared.totals.cost, resident.cost(), 0);
+        shared.totals.evicted(resident.set.len());
+        self.shrink(shared);
+        self.count_memory(shared);
+        resident.set
+    }
+}

@@ -1,0 +1,141 @@
+//! A shard's books: what is due, what a flush waits for, which version comes next.
+//!
+//! Apart from the table of users, so that a user and the books can be changed together.
+
+use crate::batch::Version;
+use crate::due::DueQueue;
+use crate::flush::{Epoch, Epochs};
+use crate::id::{Channel, Id};
+use crate::now::{Micros, Now};
+use crate::shared::Shared;
+use crate::stamp::Stamp;
+use crate::totals::adjust;
+use crate::user::{Deletes, Resident, Unsettled, User};
+
+/// What a shard counts without atomics.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub users: usize,
+    pub states: usize,
+    pub uncommitted_users: usize,
+    pub pending_operations: usize,
+    pub hits: u64,
+    pub misses: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub due: DueQueue,
+    pub epochs: Epochs,
+    pub stamp: Stamp,
+    pub counts: Counts,
+}
+
+impl Ledger {
+    pub fn new(floor: Version) -> Self {
+        Ledger {
+            due: DueQueue::default(),
+            epochs: Epochs::default(),
+            stamp: Stamp::new(floor),
+            counts: Counts::default(),
+        }
+    }
+
+    /// A user who was clean has something uncommitted.
+    pub fn first_change(&mut self, shared: &Shared, user: Id, now: Now) -> (Micros, Epoch) {
+        let deadline = now.monotonic.saturating_add(shared.commit_after);
+        self.due.push(deadline, user);
+        self.counts.uncommitted_users += 1;
+        (deadline, self.epochs.enter())
+    }
+
+    /// A change was made that is in no snapshot.
+    pub fn changed<'a>(
+        &mut self,
+        shared: &Shared,
+        user: Id,
+        resident: &'a mut Resident,
+        now: Now,
+    ) -> &'a mut Unsettled {
+        let unsettled = resident.unsettled.get_or_insert_with(|| {
+            let (deadline, epoch) = self.first_change(shared, user, now);
+            Box::new(Unsettled::new(deadline, epoch))
+        });
+        unsettled.epoch.get_or_insert_with(|| self.epochs.enter());
+        unsettled
+    }
+
+    /// The user is clean again.
+    pub fn clean(&mut self, shared: &Shared, unsettled: &Unsettled) {
+        if let Some(epoch) = unsettled.epoch {
+            self.epochs.leave(epoch);
+        }
+        self.counts.uncommitted_users -= 1;
+        adjust(&shared.totals.dirty_memory, unsettled.charged, 0);
+    }
+
+    /// Puts the user before all others, once.
+    pub fn hurry(&mut self, user: Id, unsettled: &mut Unsettled) {
+        if !std::mem::replace(&mut unsettled.hurried, true) {
+            self.due.hurry(user);
+        }
+    }
+
+    /// Goes on with the user next.
+    pub fn hurry_on(&mut self, user: Id, unsettled: &mut Unsettled) {
+        unsettled.hurried = true;
+        self.due.hurry_first(user);
+    }
+}
+
+/// What a resident user weighs, to be taken before a change.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Weight {
+    cost: usize,
+    states: usize,
+    bytes: usize,
+}
+
+impl Weight {
+    /// Of no user at all.
+    pub const NOTHING: Weight = Weight {
+        cost: 0,
+        states: 0,
+        bytes: 0,
+    };
+
+    pub fn of(resident: &Resident) -> Self {
+        Weight {
+            cost: resident.cost(),
+            states: resident.set.len(),
+            bytes: resident.bytes(),
+        }
+    }
+
+    /// Moves every sum from this weight to the one the user has now.
+    pub fn settle(self, shared: &Shared, counts: &mut Counts, resident: &mut Resident) {
+        let now = Weight::of(resident);
+        adjust(&shared.totals.cost, self.cost, now.cost);
+        adjust(&shared.totals.memory, self.bytes, now.bytes);
+        counts.states = counts.states + now.states - self.states;
+        let charge = size_of::<User>() + now.bytes;
+        shared.totals.note_size(charge);
+        if let Some(unsettled) = &mut resident.unsettled {
+            adjust(&shared.totals.dirty_memory, unsettled.charged, charge);
+            unsettled.charged = charge;
+        }
+    }
+}
+
+/// Most bytes by which the list of deletes grows with one more.
+pub(crate) fn deletes_growth(deletes: Option<&Deletes>) -> usize {
+    let (len, room) = deletes.map_or((0, 0), |deletes| {
+        (deletes.channels.len(), deletes.channels.capacity())
+    });
+    if len < room {
+        0
+    } else {
+        len.max(4) * size_of::<(Channel, Version)>()
+    }
+}

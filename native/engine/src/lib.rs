@@ -1,0 +1,60 @@
+//! The engine of read_states: chat read states in packed, sorted sets behind an LRU.
+//!
+//! An [`engine::Engine`] keeps users in shards, each behind one lock. A user is *resident*, with
+//! all read states in one [`read_state_set`], or absent, with the operations that wait until the
+//! store's rows are [loaded](load). What changed is *dirty* until it is [committed](commit) to
+//! the store, and only who is clean can be [evicted](evict).
+//!
+//! The engine knows nothing of the BEAM, of a store or of a clock: [`now::Now`] comes in with
+//! each call, and rows go in and out as a [`batch`].
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use read_states_engine::engine::{Config, Engine};
+//! use read_states_engine::id::Channel;
+//! use read_states_engine::now::Now;
+//! use read_states_engine::operation::{Change, Operation};
+//! use read_states_engine::read::Found;
+//!
+//! let engine = Arc::new(Engine::new(Config::default()));
+//! let (user, channel, now) = (1, Channel { kind: 0, id: 10 }, Now::default());
+//!
+//! // The user is not in memory: the operation waits, the caller does not.
+//! let mention = Change::Increment { message: 5, counter: 0, by: 1 };
+//! engine.apply(user, &Operation::Change { channel, change: mention }, now).unwrap();
+//! assert_eq!(engine.get(user, channel), Ok(Found::Absent));
+//!
+//! // A load with nothing in the store brings the user in, and the operation with him.
+//! let load = engine.begin_load(engine.partition_of(user), 100).load.unwrap();
+//! assert_eq!(load.users(), [user]);
+//! load.finish(now);
+//! let Ok(Found::Resident(state)) = engine.get(user, channel) else { panic!() };
+//! assert_eq!(state.counters[0], 1);
+//! ```
+
+pub mod batch;
+mod block;
+pub mod commit;
+mod directory;
+mod due;
+pub mod engine;
+mod evict;
+mod flush;
+pub mod id;
+mod ledger;
+pub mod load;
+pub mod now;
+pub mod operation;
+mod plan;
+pub mod read;
+pub mod read_state;
+mod read_state_set;
+mod shard;
+mod shared;
+mod stamp;
+pub mod stats;
+mod totals;
+mod user;
+
+pub use shard::WriteError;

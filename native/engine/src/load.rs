@@ -1,0 +1,279 @@
+//! Loading: a user becomes resident with what the store has of him, and the operations that
+//! waited are merged in their order.
+
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use crossbeam_epoch::pin;
+
+use crate::batch::{Batch, BatchError, Entry, Version};
+use crate::engine::Engine;
+use crate::id::{Channel, Id};
+use crate::now::Now;
+use crate::operation::Operation;
+use crate::plan::Plan;
+use crate::read_state::{MAX_COUNTERS, ReadState};
+use crate::read_state_set::ReadStateSet;
+use crate::shard::{MAX_PENDING, Shard};
+use crate::shared::Shared;
+use crate::totals::adjust;
+use crate::user::Presence;
+
+/// Pending operations merged under the lock; more are merged outside it, so that a user with
+/// very many holds nobody up.
+const MERGED_UNDER_LOCK: usize = 256;
+const MERGED_AT_ONCE: usize = 4_096;
+
+/// A load under way: give it the pages of the store with [`Load::add`], then [`Load::finish`] it.
+/// Dropped unfinished, it has failed: operations that waited go on waiting.
+#[derive(Debug)]
+pub struct Load {
+    engine: Arc<Engine>,
+    token: u64,
+    users: Vec<Id>,
+    staged: AHashMap<Id, Staged>,
+}
+
+/// What the store has of one user, as far as it is read.
+#[derive(Debug, Default)]
+struct Staged {
+    rows: Vec<(Channel, ReadState)>,
+    version: Version,
+}
+
+/// What a finished load brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Users who are resident now.
+    pub users: usize,
+    /// Their read states.
+    pub states: usize,
+}
+
+/// What [`Engine::begin_load`] found.
+#[derive(Debug, Default)]
+pub struct Begun {
+    /// Users who are to be loaded, unless there are none.
+    pub load: Option<Load>,
+    /// Users who were queued but need no load any more.
+    pub settled: Vec<Id>,
+}
+
+impl Engine {
+    /// Starts the load of up to `most` users who are wanted in a partition. Each user is part
+    /// of one load at a time.
+    pub fn begin_load(self: &Arc<Self>, partition: usize, most: usize) -> Begun {
+        let mut load = Load {
+            engine: Arc::clone(self),
+            token: self.next_token(),
+            users: Vec::new(),
+            staged: AHashMap::new(),
+        };
+        let mut settled = Vec::new();
+        if self.load_queue() > 0 {
+            for mut shard in self.partition(partition) {
+                while load.users.len() < most
+                    && let Some(user) = shard.wanted.pop_front()
+                {
+                    self.shared().totals.unwanted();
+                    match shard.find(self.hash(user), user) {
+                        Some(Presence::Absent(absent)) if absent.load.is_none() => {
+                            absent.wanted = false;
+                            absent.load = Some(load.token);
+                            load.users.push(user);
+                        }
+                        // It will be settled with the load that has it.
+                        Some(Presence::Absent(absent)) => absent.wanted = false,
+                        _ => settled.push(user),
+                    }
+                }
+            }
+        }
+        Begun {
+            load: (!load.users.is_empty()).then_some(load),
+            settled,
+        }
+    }
+}
+
+impl Load {
+    /// The users to load.
+    pub fn users(&self) -> &[Id] {
+        &self.users
+    }
+
+    /// Adds a page of what the store has. Entries of users who are not part of the load, and
+    /// counters the engine has not, are passed over.
+    pub fn add(&mut self, page: &[u8]) -> Result<(), BatchError> {
+        let counters = self.engine.shared().counters;
+        for entry in Batch::check(page)? {
+            let entry = entry?;
+            let staged = self.staged.entry(entry.user()).or_default();
+            staged.version = staged.version.max(entry.version());
+            if let Entry::Row(mut row) = entry {
+                row.state.counters[counters..MAX_COUNTERS].fill(0);
+                staged.rows.push((row.channel, row.state));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the users resident, except those who became so in another way meanwhile.
+    pub fn finish(mut self, now: Now) -> Loaded {
+        let engine = Arc::clone(&self.engine);
+        let mut loaded = Loaded::default();
+        while let Some(user) = self.users.pop() {
+            let staged = self.staged.remove(&user).unwrap_or_default();
+            if let Some(states) = engine.install(user, self.token, staged, now) {
+                loaded.users += 1;
+                loaded.states += states;
+            }
+        }
+        engine.shared().totals.loaded(loaded.users);
+        engine.evict(now);
+        loaded
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        for user in std::mem::take(&mut self.users) {
+            let hash = self.engine.hash(user);
+            let mut shard = self.engine.shard(hash);
+            shard.fail_load(self.engine.shared(), hash, user, self.token);
+        }
+    }
+}
+
+impl Engine {
+    /// Builds a user outside the lock and puts it in the table; `None` if the load is stale.
+    fn install(&self, user: Id, token: u64, staged: Staged, now: Now) -> Option<usize> {
+        let (shared, hash) = (self.shared(), self.hash(user));
+        let mut merge = Merge::new(shared, staged.rows);
+        loop {
+            let mut shard = self.shard(hash);
+            let Some(Presence::Absent(absent)) = shard.find(hash, user) else {
+                break;
+            };
+            if absent.load != Some(token) {
+                break;
+            }
+            let rest = &absent.pending[merge.applied..];
+            if rest.len() <= MERGED_UNDER_LOCK {
+                merge.apply(shared, rest);
+                return Some(shard.install(shared, hash, user, merge, staged.version, now));
+            }
+            let some = rest[..rest.len().min(MERGED_AT_ONCE)].to_vec();
+            drop(shard);
+            merge.apply(shared, &some);
+        }
+        // Freeing counts the memory out, so it has to be in.
+        adjust(&shared.totals.memory, 0, merge.set.bytes());
+        self.free(merge.set);
+        None
+    }
+}
+
+/// A user on the way in: the rows of the store and, on top, what waited.
+struct Merge {
+    set: ReadStateSet,
+    /// Pending operations that are applied.
+    applied: usize,
+    changed: bool,
+    deleted: Vec<Channel>,
+}
+
+impl Merge {
+    fn new(shared: &Shared, rows: Vec<(Channel, ReadState)>) -> Self {
+        let number = |(channel, state): (Channel, ReadState)| {
+            (shared.directory.acquire(channel, &pin()), state)
+        };
+        let mut rows: Vec<(u32, ReadState)> = rows.into_iter().map(number).collect();
+        rows.sort_unstable_by_key(|(number, _)| *number);
+        // A store that returns a row twice must not break the order; both are the same row.
+        rows.dedup_by(|later, earlier| {
+            let twice = later.0 == earlier.0;
+            if twice {
+                shared.directory.release(later.0, &pin());
+            }
+            twice
+        });
+        Merge {
+            set: ReadStateSet::from_sorted(shared.counters, &rows),
+            applied: 0,
+            changed: false,
+            deleted: Vec::new(),
+        }
+    }
+
+    fn apply(&mut self, shared: &Shared, operations: &[Operation]) {
+        self.applied += operations.len();
+        for operation in operations {
+            let Operation::Change { channel, change } = operation else {
+                unreachable!("a delete of the user is never pending");
+            };
+            let guard = pin();
+            let plan = Plan::new(&self.set, &shared.directory, &guard, *channel, change);
+            self.changed |= !matches!(plan, Plan::Nothing);
+            if matches!(plan, Plan::Remove(..)) {
+                self.deleted.push(*channel);
+            }
+            plan.carry_out(&mut self.set, &shared.directory, &guard, *channel);
+        }
+    }
+}
+
+impl Shard {
+    fn install(
+        &mut self,
+        shared: &Shared,
+        hash: u64,
+        user: Id,
+        merge: Merge,
+        version: Version,
+        now: Now,
+    ) -> usize {
+        let absent = self.take_absent(shared, hash, user);
+        let absent = absent.expect("the caller found the user absent under the same lock");
+        self.ledger.stamp.raise(version);
+        let hurried = absent.hurried;
+        let mut resident = absent.into_resident(merge.set, now);
+        if let Some(mut unsettled) = resident.unsettled.take() {
+            if merge.changed {
+                for channel in merge.deleted {
+                    let version = self.ledger.stamp.next(now);
+                    unsettled.deletes.push(channel, version);
+                }
+                let awaited = unsettled
+                    .epoch
+                    .is_some_and(|epoch| self.ledger.epochs.is_awaited(epoch));
+                if hurried || awaited {
+                    self.ledger.hurry(user, &mut unsettled);
+                }
+                resident.unsettled = Some(unsettled);
+            } else {
+                self.ledger.clean(shared, &unsettled);
+            }
+        }
+        let states = resident.set.len();
+        self.add_resident(shared, hash, user, resident);
+        states
+    }
+
+    fn fail_load(&mut self, shared: &Shared, hash: u64, user: Id, token: u64) {
+        let Some(Presence::Absent(absent)) = self.find(hash, user) else {
+            return;
+        };
+        if absent.load != Some(token) {
+            return;
+        }
+        absent.load = None;
+        absent.waiters = 0;
+        if absent.pending.is_empty() {
+            self.take_absent(shared, hash, user);
+        } else if absent.hurried || absent.pending.len() > MAX_PENDING {
+            self.want(shared, hash, user);
+        }
+        self.count_memory(shared);
+    }
+}

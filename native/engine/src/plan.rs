@@ -1,0 +1,68 @@
+//! What a change comes to for one set of read states: found out first, carried out after it
+//! was admitted.
+
+use crossbeam_epoch::Guard;
+
+use crate::directory::Directory;
+use crate::id::Channel;
+use crate::operation::Change;
+use crate::read_state::ReadState;
+use crate::read_state_set::{Place, ReadStateSet};
+
+/// See the module. Valid until the set changes.
+#[derive(Debug)]
+pub(crate) enum Plan {
+    /// The read state stays as it is.
+    Nothing,
+    /// It gets other values.
+    Replace(Place, ReadState),
+    /// It is created.
+    Insert(ReadState),
+    /// It goes. The number is its channel's.
+    Remove(u32, Place),
+}
+
+impl Plan {
+    /// What `change` does to the channel's read state in `set`.
+    pub fn new(
+        set: &ReadStateSet,
+        directory: &Directory,
+        guard: &Guard,
+        channel: Channel,
+        change: &Change,
+    ) -> Self {
+        // A read state of the set holds a reference, so its channel has exactly this number.
+        let number = directory.find(channel, guard);
+        let found = number.and_then(|number| Some((number, set.find(number)?)));
+        let before = found.map(|(_, place)| set.get(place));
+        let after = change.apply(before);
+        if after == before {
+            return Plan::Nothing;
+        }
+        match (found, after) {
+            (Some((_, place)), Some(after)) => Plan::Replace(place, after),
+            (Some((number, place)), None) => Plan::Remove(number, place),
+            (None, Some(after)) => Plan::Insert(after),
+            (None, None) => Plan::Nothing,
+        }
+    }
+
+    /// Does it. The guard must be the one the plan was made with.
+    pub fn carry_out(
+        self,
+        set: &mut ReadStateSet,
+        directory: &Directory,
+        guard: &Guard,
+        channel: Channel,
+    ) {
+        match self {
+            Plan::Nothing => {}
+            Plan::Replace(place, state) => set.change(place, &state),
+            Plan::Insert(state) => set.insert(directory.acquire(channel, guard), &state),
+            Plan::Remove(number, place) => {
+                set.remove(place);
+                directory.release(number, guard);
+            }
+        }
+    }
+}

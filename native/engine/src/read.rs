@@ -1,0 +1,187 @@
+//! Reading: one read state, a list, a sum.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use crossbeam_epoch::pin;
+
+use crate::engine::Engine;
+use crate::id::{Channel, Id};
+use crate::now::Now;
+use crate::read_state::ReadState;
+use crate::shard::Shard;
+use crate::shared::Shared;
+use crate::user::{Presence, Resident};
+
+/// A list of a user with more read states is long.
+const LONG: usize = 2_048;
+
+/// Read states copied in one hold of the lock, at least.
+const PAGE: usize = 2_048;
+
+/// What a read finds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found<T> {
+    /// The answer.
+    Resident(T),
+    /// The user has to be loaded first; he is queued for it, and will stay until read.
+    Absent,
+    /// The answer takes long; ask again with `long`, where that does no harm.
+    Long,
+}
+
+/// Too many users are waiting to be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadQueueFull;
+
+/// Which read states of a user to list.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Query {
+    /// Only those after this channel.
+    pub after: Option<Channel>,
+    /// At most so many.
+    pub limit: Option<usize>,
+    /// Only those whose counter of this index is above 0.
+    pub nonzero: Option<usize>,
+}
+
+impl Engine {
+    /// One read state; one that was never written is all zero.
+    pub fn get(&self, user: Id, channel: Channel) -> Result<Found<ReadState>, LoadQueueFull> {
+        let directory = &self.shared().directory;
+        self.read(user, |resident| {
+            let guard = pin();
+            let number = directory.find(channel, &guard);
+            let place = number.and_then(|number| resident.set.find(number));
+            Found::Resident(place.map_or_else(ReadState::default, |place| resident.set.get(place)))
+        })
+    }
+
+    /// The sum of one counter over the user's read states.
+    pub fn total(&self, user: Id, counter: usize) -> Result<Found<u64>, LoadQueueFull> {
+        self.read(user, |resident| {
+            Found::Resident(resident.set.total(counter))
+        })
+    }
+
+    /// Read states in ascending order of their channels. A long list is not isolated from
+    /// concurrent writes: each of its read states is as it was at some moment of the call.
+    pub fn list(
+        &self,
+        user: Id,
+        query: Query,
+        long: bool,
+        now: Now,
+    ) -> Result<Found<Vec<(Channel, ReadState)>>, LoadQueueFull> {
+        // Pinned before the numbers are copied, so that they keep their meaning until the
+        // channels are looked up without the lock.
+        let guard = pin();
+        let mut copied: Vec<(u32, ReadState)> = Vec::new();
+        let mut copy = |resident: &mut Resident, from: u32| {
+            resident.set.page(from, PAGE, |number, state| {
+                if query
+                    .nonzero
+                    .is_none_or(|counter| state.counters[counter] > 0)
+                {
+                    copied.push((number, state));
+                }
+            })
+        };
+        let first = self.read(user, |resident| {
+            if resident.set.len() > LONG && !long {
+                return Found::Long;
+            }
+            let next = copy(resident, 0);
+            if next.is_some() {
+                resident.pin(now);
+            }
+            Found::Resident(next)
+        })?;
+        let mut next = match first {
+            Found::Resident(next) => next,
+            Found::Absent => return Ok(Found::Absent),
+            Found::Long => return Ok(Found::Long),
+        };
+        while let Some(from) = next {
+            let page = self.read(user, |resident| {
+                let next = copy(resident, from);
+                if next.is_some() {
+                    // Reading took the pin back.
+                    resident.pin(now);
+                }
+                Found::Resident(next)
+            })?;
+            match page {
+                Found::Resident(page) => next = page,
+                // Evicted in the middle, after all; what was copied is of no use.
+                _ => return Ok(Found::Absent),
+            }
+        }
+        let directory = &self.shared().directory;
+        let channels = copied
+            .into_iter()
+            .map(|(number, state)| (directory.channel(number), state));
+        let mut states: Vec<_> = match query.after {
+            Some(after) => channels.filter(|(channel, _)| *channel > after).collect(),
+            None => channels.collect(),
+        };
+        drop(guard);
+        let by_channel = |(channel, _): &(Channel, ReadState)| *channel;
+        if let Some(limit) = query.limit
+            && limit < states.len()
+        {
+            states.select_nth_unstable_by_key(limit, by_channel);
+            states.truncate(limit);
+        }
+        states.sort_unstable_by_key(by_channel);
+        Ok(Found::Resident(states))
+    }
+
+    /// Whether the user is resident; if not, queues him for loading.
+    pub fn want(&self, user: Id) -> Result<bool, LoadQueueFull> {
+        let hash = self.hash(user);
+        let mut shard = self.shard(hash);
+        if let Some(Presence::Resident(resident)) = shard.find(hash, user) {
+            resident.used = true;
+            return Ok(true);
+        }
+        shard.wait_for(self.shared(), hash, user)?;
+        Ok(false)
+    }
+
+    fn read<T>(
+        &self,
+        user: Id,
+        read: impl FnOnce(&mut Resident) -> Found<T>,
+    ) -> Result<Found<T>, LoadQueueFull> {
+        let hash = self.hash(user);
+        let mut shard = self.shard(hash);
+        if let Some(Presence::Resident(resident)) = shard.find(hash, user) {
+            resident.used = true;
+            resident.unpin();
+            let found = read(resident);
+            shard.ledger.counts.hits += 1;
+            return Ok(found);
+        }
+        shard.ledger.counts.misses += 1;
+        shard.wait_for(self.shared(), hash, user)?;
+        Ok(Found::Absent)
+    }
+}
+
+impl Shard {
+    /// Counts one reader more who waits for the user, and queues the user for loading.
+    fn wait_for(&mut self, shared: &Shared, hash: u64, user: Id) -> Result<(), LoadQueueFull> {
+        if self.find(hash, user).is_none() {
+            if shared.totals.wanted.load(Relaxed) >= shared.bounds.load_queue {
+                return Err(LoadQueueFull);
+            }
+            self.add_absent(shared, hash, user);
+        }
+        if let Some(Presence::Absent(absent)) = self.find(hash, user) {
+            absent.waiters = absent.waiters.saturating_add(1);
+        }
+        self.want(shared, hash, user);
+        self.count_memory(shared);
+        Ok(())
+    }
+}

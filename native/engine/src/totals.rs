@@ -1,0 +1,141 @@
+//! Sums over all shards, and the bounds they are held against.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+/// Bounds that can change while the engine runs.
+#[derive(Debug)]
+pub(crate) struct Bounds {
+    /// Read states.
+    pub capacity: AtomicUsize,
+    /// Bytes of everything.
+    pub memory: AtomicUsize,
+    /// Bytes of users with something uncommitted.
+    pub dirty_memory: AtomicUsize,
+    /// Users waiting to be loaded.
+    pub load_queue: usize,
+}
+
+/// Sums that more than one shard needs. Only what changes the size of something touches them,
+/// so the hot path does not.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    /// What the resident users count against the capacity.
+    pub cost: AtomicUsize,
+    /// Bytes of everything but the directory.
+    pub memory: AtomicUsize,
+    /// Bytes of users with something uncommitted, and what batches under way reserve of it.
+    pub dirty_memory: AtomicUsize,
+    /// Bytes of the largest user there ever was.
+    pub largest: AtomicUsize,
+    /// Users waiting to be loaded.
+    pub wanted: AtomicUsize,
+    /// Whether somebody should load, commit or free something soon.
+    attention: AtomicU8,
+    pub loads: AtomicU64,
+    pub evicted_users: AtomicU64,
+    pub evicted_states: AtomicU64,
+    pub commits: AtomicU64,
+    pub committed_entries: AtomicU64,
+    pub overloads: AtomicU64,
+}
+
+/// Nothing needs attention.
+const CALM: u8 = 0;
+/// Something does, and nobody has been told.
+const CALLED: u8 = 1;
+/// Somebody has been told.
+const ANNOUNCED: u8 = 2;
+
+/// Moves a sum from `before` to `after` of one of its parts.
+pub(crate) fn adjust(sum: &AtomicUsize, before: usize, after: usize) {
+    if after > before {
+        sum.fetch_add(after - before, Relaxed);
+    } else if after < before {
+        sum.fetch_sub(before - after, Relaxed);
+    }
+}
+
+/// Dirty memory that is held for changes under way, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Reservation<'a> {
+    totals: &'a Totals,
+    bytes: usize,
+}
+
+impl Totals {
+    /// Holds `bytes` of dirty memory, unless that would pass the bound. The changes count what
+    /// they really take themselves.
+    pub fn reserve(&self, bounds: &Bounds, bytes: usize) -> Option<Reservation<'_>> {
+        if bytes > 0 {
+            let after = self.dirty_memory.fetch_add(bytes, Relaxed) + bytes;
+            if after > bounds.dirty_memory.load(Relaxed) {
+                self.dirty_memory.fetch_sub(bytes, Relaxed);
+                return None;
+            }
+        }
+        Some(Reservation {
+            totals: self,
+            bytes,
+        })
+    }
+
+    /// Something waits for a load, a commit or to be freed.
+    pub fn call_attention(&self) {
+        let _ = self
+            .attention
+            .compare_exchange(CALM, CALLED, Relaxed, Relaxed);
+    }
+
+    /// Whether attention was called for; true only once until [`Totals::attend`].
+    pub fn announce(&self) -> bool {
+        self.attention.load(Relaxed) == CALLED
+            && self
+                .attention
+                .compare_exchange(CALLED, ANNOUNCED, Relaxed, Relaxed)
+                .is_ok()
+    }
+
+    pub fn attend(&self) {
+        self.attention.store(CALM, Relaxed);
+    }
+
+    /// Garbage was freed.
+    pub fn freed(&self, bytes: usize) {
+        adjust(&self.memory, bytes, 0);
+    }
+
+    /// A user left the queue of those to load.
+    pub fn unwanted(&self) {
+        self.wanted.fetch_sub(1, Relaxed);
+    }
+
+    /// Counts a finished load.
+    pub fn loaded(&self, users: usize) {
+        self.loads.fetch_add(users as u64, Relaxed);
+    }
+
+    /// Counts a finished commit.
+    pub fn committed(&self, entries: usize) {
+        self.commits.fetch_add(1, Relaxed);
+        self.committed_entries.fetch_add(entries as u64, Relaxed);
+    }
+
+    /// Counts an evicted user.
+    pub fn evicted(&self, states: usize) {
+        self.evicted_users.fetch_add(1, Relaxed);
+        self.evicted_states.fetch_add(states as u64, Relaxed);
+    }
+
+    /// Notes the size of a user.
+    pub fn note_size(&self, bytes: usize) {
+        if bytes > self.largest.load(Relaxed) {
+            self.largest.fetch_max(bytes, Relaxed);
+        }
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        adjust(&self.totals.dirty_memory, self.bytes, 0);
+    }
+}

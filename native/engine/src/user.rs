@@ -1,0 +1,269 @@
+//! What a shard knows of one user: its read states if it is resident, else the operations
+//! that wait for them.
+
+use crate::batch::Version;
+use crate::flush::Epoch;
+use crate::id::{Channel, Id};
+use crate::now::{Micros, Now};
+use crate::operation::Operation;
+use crate::read_state_set::ReadStateSet;
+
+/// How long a user stays for those who waited for it, should they never read.
+const PIN_SECONDS: u32 = 2;
+
+fn seconds(now: Now) -> u32 {
+    (now.monotonic / 1_000_000) as u32
+}
+
+/// An entry of a shard's table.
+#[derive(Debug)]
+pub(crate) struct User {
+    pub id: Id,
+    pub presence: Presence,
+}
+
+#[derive(Debug)]
+pub(crate) enum Presence {
+    Resident(Resident),
+    Absent(Box<Absent>),
+}
+
+/// A user whose read states are all in memory.
+#[derive(Debug)]
+pub(crate) struct Resident {
+    pub set: ReadStateSet,
+    /// What the store does not have yet; none for a user who is clean.
+    pub unsettled: Option<Box<Unsettled>>,
+    /// Readers who waited for the load and have not read yet.
+    pub pins: u16,
+    /// Used since the eviction hand last passed.
+    pub used: bool,
+    /// Second of the monotonic clock at which the pins expire: a reader may have died.
+    pub pinned_until: u32,
+}
+
+/// What of a resident user the store does not have yet. Which read states those are, each
+/// read state says itself.
+#[derive(Debug)]
+pub(crate) struct Unsettled {
+    /// When the commit is due; also tells a live entry of the due queue from a stale one.
+    pub deadline: Micros,
+    /// Whether the user is in the queue of those to commit at once.
+    pub hurried: bool,
+    /// Epoch of the oldest change that is in no snapshot.
+    pub epoch: Option<Epoch>,
+    pub flight: Option<Flight>,
+    pub deletes: Deletes,
+    /// Bytes counted as dirty memory for this user.
+    pub charged: usize,
+}
+
+/// The one commit of the user that is under way.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub token: u64,
+    /// Epoch of the oldest change in the snapshot, if it has all of them.
+    pub epoch: Option<Epoch>,
+    pub deletes: DeletesInFlight,
+}
+
+/// Deletes the store has not seen. Rows written after a delete have higher versions.
+#[derive(Debug, Default)]
+pub(crate) struct Deletes {
+    /// Of the whole user.
+    pub user: Option<Version>,
+    /// Of single channels, oldest first, all after that of the user.
+    pub channels: Vec<(Channel, Version)>,
+}
+
+/// Which of them a snapshot has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct DeletesInFlight {
+    pub user: Option<Version>,
+    /// The first so many of the channels.
+    pub channels: usize,
+}
+
+/// A user whose read states are not in memory, but for whom something waits.
+#[derive(Debug, Default)]
+pub(crate) struct Absent {
+    /// In the order of their acceptance; never a [`Operation::DeleteUser`], which makes resident.
+    pub pending: Vec<Operation>,
+    /// As for [`Unsettled`]; only with pending operations.
+    pub deadline: Micros,
+    /// As for [`Unsettled`]; with pending operations.
+    pub epoch: Option<Epoch>,
+    pub charged: usize,
+    /// Token of the load under way.
+    pub load: Option<u64>,
+    /// Whether the user is in the queue of those to load.
+    pub wanted: bool,
+    /// Whether to commit at once when loaded.
+    pub hurried: bool,
+    /// Readers who wait for the load.
+    pub waiters: u16,
+}
+
+impl Unsettled {
+    pub fn new(deadline: Micros, epoch: Epoch) -> Self {
+        Unsettled {
+            deadline,
+            hurried: false,
+            epoch: Some(epoch),
+            flight: None,
+            deletes: Deletes::default(),
+            charged: 0,
+        }
+    }
+
+    /// The delete of the whole user takes the place of those of single channels.
+    pub fn delete_user(&mut self, version: Version) {
+        self.deletes = Deletes {
+            user: Some(version),
+            channels: Vec::new(),
+        };
+        if let Some(flight) = &mut self.flight {
+            // Its snapshot had deletes of channels that are no longer in the list.
+            flight.deletes.channels = 0;
+        }
+    }
+}
+
+impl Presence {
+    /// When the commit of what is uncommitted is due.
+    pub fn deadline(&self) -> Option<Micros> {
+        match self {
+            Presence::Resident(resident) => resident
+                .unsettled
+                .as_ref()
+                .map(|unsettled| unsettled.deadline),
+            Presence::Absent(absent) => (!absent.pending.is_empty()).then_some(absent.deadline),
+        }
+    }
+}
+
+impl Flight {
+    /// Of a commit that has nothing of the user yet.
+    pub fn new(token: u64) -> Self {
+        Flight {
+            token,
+            epoch: None,
+            deletes: DeletesInFlight::default(),
+        }
+    }
+}
+
+impl DeletesInFlight {
+    /// Whether no delete is left for a later commit.
+    pub fn are_all(&self, deletes: &Deletes) -> bool {
+        self.user == deletes.user && self.channels == deletes.channels.len()
+    }
+}
+
+impl Deletes {
+    pub fn push(&mut self, channel: Channel, version: Version) {
+        self.channels.push((channel, version));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.user.is_none() && self.channels.is_empty()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.channels.capacity() * size_of::<(Channel, Version)>()
+    }
+
+    /// Forgets what a finished commit had.
+    pub fn settle(&mut self, in_flight: DeletesInFlight) {
+        if self.user == in_flight.user {
+            self.user = None;
+        }
+        self.channels.drain(..in_flight.channels);
+        if self.channels.is_empty() {
+            self.channels = Vec::new();
+        }
+    }
+}
+
+impl Resident {
+    /// Whether somebody who waited for the load still has to read.
+    pub fn is_pinned(&self, now: Now) -> bool {
+        self.pins > 0 && seconds(now) <= self.pinned_until
+    }
+
+    /// Keeps the user from being evicted until [`Resident::unpin`], for a while.
+    pub fn pin(&mut self, now: Now) {
+        self.pins = self.pins.saturating_add(1);
+        self.pinned_until = seconds(now) + PIN_SECONDS;
+    }
+
+    /// Somebody has read.
+    pub fn unpin(&mut self) {
+        self.pins = self.pins.saturating_sub(1);
+    }
+
+    /// What the user counts against the capacity: one read state at least, so that users
+    /// without any cannot fill the memory.
+    pub fn cost(&self) -> usize {
+        self.set.len().max(1)
+    }
+
+    /// Bytes outside the table.
+    pub fn bytes(&self) -> usize {
+        let unsettled = self.unsettled.as_ref();
+        self.set.bytes()
+            + unsettled.map_or(0, |unsettled| {
+                size_of::<Unsettled>() + unsettled.deletes.bytes()
+            })
+    }
+
+    /// Whether the store lacks something of the user.
+    pub fn is_uncommitted(&self) -> bool {
+        self.unsettled.is_some()
+    }
+}
+
+impl Absent {
+    /// Bytes outside the table.
+    pub fn bytes(&self) -> usize {
+        size_of::<Absent>() + self.pending.capacity() * size_of::<Operation>()
+    }
+
+    /// Room for pending operations after one more.
+    fn room(&self) -> usize {
+        let (len, room) = (self.pending.len(), self.pending.capacity());
+        if len < room {
+            room
+        } else {
+            len + (len / 2).max(4)
+        }
+    }
+
+    /// Bytes by which [`Absent::bytes`] grows with one more pending operation.
+    pub fn growth(&self) -> usize {
+        (self.room() - self.pending.capacity()) * size_of::<Operation>()
+    }
+
+    /// The user with the read states that were loaded. Whoever waited has time to read them.
+    /// If operations were pending, the user is taken to have uncommitted changes.
+    pub fn into_resident(self, set: ReadStateSet, now: Now) -> Resident {
+        let unsettled = self.epoch.map(|epoch| {
+            let mut unsettled = Unsettled::new(self.deadline, epoch);
+            unsettled.charged = self.charged;
+            Box::new(unsettled)
+        });
+        Resident {
+            set,
+            unsettled,
+            pins: self.waiters,
+            used: true,
+            pinned_until: seconds(now) + PIN_SECONDS,
+        }
+    }
+
+    pub fn push(&mut self, operation: Operation) {
+        let more = self.room() - self.pending.len();
+        self.pending.reserve_exact(more);
+        self.pending.push(operation);
+    }
+}

@@ -1,0 +1,130 @@
+//! What the engine is checked against: a plain map, and a plain store that keeps to the version rule.
+
+use std::collections::BTreeMap;
+
+use read_states_engine::batch::{Batch, BatchBuilder, Entry, Row, Version};
+use read_states_engine::id::{Channel, Id};
+use read_states_engine::operation::Operation;
+use read_states_engine::read::Query;
+use read_states_engine::read_state::ReadState;
+
+/// Read states by user and channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Model(pub BTreeMap<(Id, Channel), ReadState>);
+
+impl Model {
+    pub fn apply(&mut self, user: Id, operation: &Operation) {
+        match operation {
+            Operation::DeleteUser => self.0.retain(|(owner, _), _| *owner != user),
+            Operation::Change { channel, change } => {
+                let key = (user, *channel);
+                match change.apply(self.0.get(&key).copied()) {
+                    Some(state) => self.0.insert(key, state),
+                    None => self.0.remove(&key),
+                };
+            }
+        }
+    }
+
+    pub fn get(&self, user: Id, channel: Channel) -> ReadState {
+        self.0.get(&(user, channel)).copied().unwrap_or_default()
+    }
+
+    pub fn list(&self, user: Id, query: Query) -> Vec<(Channel, ReadState)> {
+        let states = self.0.iter().filter(|((owner, _), _)| *owner == user);
+        states
+            .map(|((_, channel), state)| (*channel, *state))
+            .filter(|(channel, _)| query.after.is_none_or(|after| *channel > after))
+            .filter(|(_, state)| {
+                query
+                    .nonzero
+                    .is_none_or(|counter| state.counters[counter] > 0)
+            })
+            .take(query.limit.unwrap_or(usize::MAX))
+            .collect()
+    }
+
+    pub fn total(&self, user: Id, counter: usize) -> u64 {
+        let states = self.list(user, Query::default());
+        states
+            .iter()
+            .map(|(_, state)| u64::from(state.counters[counter]))
+            .sum()
+    }
+}
+
+/// Rows and deletes with their versions.
+#[derive(Debug, Default)]
+pub struct Store {
+    rows: BTreeMap<(Id, Channel), (Version, Option<ReadState>)>,
+    deleted: BTreeMap<Id, Version>,
+}
+
+impl Store {
+    pub fn commit(&mut self, batch: &[u8]) {
+        for entry in Batch::check(batch).unwrap() {
+            match entry.unwrap() {
+                Entry::Row(row) => self.write(row.user, row.channel, row.version, Some(row.state)),
+                Entry::DeleteChannel {
+                    user,
+                    channel,
+                    version,
+                } => self.write(user, channel, version, None),
+                Entry::DeleteUser { user, version } => {
+                    let deleted = self.deleted.entry(user).or_default();
+                    *deleted = version.max(*deleted);
+                    self.rows
+                        .retain(|(owner, _), (written, _)| *owner != user || *written > version);
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, user: Id, channel: Channel, version: Version, state: Option<ReadState>) {
+        let deleted = self.deleted.get(&user).copied().unwrap_or_default();
+        let written = self
+            .rows
+            .get(&(user, channel))
+            .map_or(0, |(version, _)| *version);
+        if version > deleted.max(written) {
+            self.rows.insert((user, channel), (version, state));
+        }
+    }
+
+    /// Everything of a user, in one page.
+    pub fn load(&self, user: Id, counters: usize) -> Vec<u8> {
+        let mut page = BatchBuilder::new(counters);
+        if let Some(version) = self.deleted.get(&user) {
+            page.push(&Entry::DeleteUser {
+                user,
+                version: *version,
+            });
+        }
+        let rows = self.rows.iter().filter(|((owner, _), _)| *owner == user);
+        for ((_, channel), (version, state)) in rows {
+            page.push(&match state {
+                Some(state) => Entry::Row(Row {
+                    user,
+                    channel: *channel,
+                    version: *version,
+                    writer: 0,
+                    state: *state,
+                }),
+                None => Entry::DeleteChannel {
+                    user,
+                    channel: *channel,
+                    version: *version,
+                },
+            });
+        }
+        page.finish()
+    }
+
+    pub fn contents(&self) -> Model {
+        let rows = self.rows.iter();
+        Model(
+            rows.filter_map(|(key, (_, state))| Some((*key, (*state)?)))
+                .collect(),
+        )
+    }
+}

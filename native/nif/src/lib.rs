@@ -1,0 +1,3 @@
+//! The NIF of read_states: decodes terms, calls the engine or a store, encodes the result.
+
+rustler::init!("Elixir.ReadStates.Native");

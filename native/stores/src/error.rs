@@ -1,0 +1,133 @@
+//! Why a store refuses to open, or a call of it fails.
+
+use read_states_engine::batch::BatchError;
+use std::path::{Path, PathBuf};
+
+/// An error of a store. [`StoreError::reason`] is its name for programs,
+/// `Display` the sentence for people.
+#[derive(Debug)]
+pub enum StoreError {
+    /// The store was closed before the call.
+    Closed,
+    /// The binary is no batch of this store.
+    InvalidBatch(String),
+    /// The cursor is none that this store handed out.
+    InvalidCursor,
+    /// Another instance, of this VM or of another, has the directory open.
+    InUse(PathBuf),
+    /// The directory cannot be made, or not be written to.
+    NotWritable(PathBuf, std::io::Error),
+    /// What is at the path is not a store, or one that this version cannot read.
+    NotOurs(PathBuf, String),
+    /// The directory was written with counters that do not start those configured now.
+    CountersChanged {
+        /// The directory.
+        path: PathBuf,
+        /// As written in its header.
+        stored: Vec<String>,
+        /// As given now.
+        configured: Vec<String>,
+    },
+    /// The header file is there, but cannot be understood.
+    DamagedHeader(PathBuf, String),
+    /// The files below the directory cannot be understood.
+    Damaged(PathBuf, String),
+    /// The operating system refused a read or a write.
+    Io(PathBuf, std::io::Error),
+}
+
+impl StoreError {
+    /// The name of the variant, as an Elixir program matches on it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            StoreError::Closed => "closed",
+            StoreError::InvalidBatch(_) => "invalid_batch",
+            StoreError::InvalidCursor => "invalid_cursor",
+            StoreError::InUse(_) => "in_use",
+            StoreError::NotWritable(..) => "not_writable",
+            StoreError::NotOurs(..) => "not_ours",
+            StoreError::CountersChanged { .. } => "counters_changed",
+            StoreError::DamagedHeader(..) => "damaged_header",
+            StoreError::Damaged(..) => "damaged",
+            StoreError::Io(..) => "io",
+        }
+    }
+
+    /// What the operating system said about `path`.
+    pub(crate) fn io(path: &Path, error: std::io::Error) -> Self {
+        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        match error.kind() {
+            PermissionDenied | ReadOnlyFilesystem => {
+                StoreError::NotWritable(path.to_owned(), error)
+            }
+            _ => StoreError::Io(path.to_owned(), error),
+        }
+    }
+
+    /// What fjall said about its files below `path`.
+    pub(crate) fn fjall(path: &Path, error: fjall::Error) -> Self {
+        match error {
+            fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
+                StoreError::io(path, error)
+            }
+            fjall::Error::Locked => StoreError::InUse(path.to_owned()),
+            fjall::Error::Poisoned => {
+                let text = "an earlier write failed, and the files could not be opened again";
+                StoreError::Io(path.to_owned(), std::io::Error::other(text))
+            }
+            error => StoreError::Damaged(path.to_owned(), error.to_string()),
+        }
+    }
+}
+
+impl From<BatchError> for StoreError {
+    fn from(error: BatchError) -> Self {
+        StoreError::InvalidBatch(error.to_string())
+    }
+}
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StoreError::Closed => write!(f, "the store is closed"),
+            StoreError::InvalidBatch(why) => write!(f, "invalid batch: {why}"),
+            StoreError::InvalidCursor => write!(f, "not a cursor of this store"),
+            StoreError::InUse(path) => {
+                write!(f, "{}: in use by another instance", path.display())
+            }
+            StoreError::NotWritable(path, error) => {
+                write!(f, "{}: not writable: {error}", path.display())
+            }
+            StoreError::NotOurs(path, why) => {
+                write!(f, "{}: not a store of this version: {why}", path.display())
+            }
+            StoreError::CountersChanged {
+                path,
+                stored,
+                configured,
+            } => write!(
+                f,
+                "{}: written with the counters {}, which must come first and in this order, but configured are {}",
+                path.display(),
+                stored.join(", "),
+                configured.join(", ")
+            ),
+            StoreError::DamagedHeader(path, why) => {
+                write!(f, "{}: damaged header: {why}", path.display())
+            }
+            StoreError::Damaged(path, why) => {
+                write!(f, "{}: damaged: {why}", path.display())
+            }
+            StoreError::Io(path, error) => write!(f, "{}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StoreError::NotWritable(_, error) | StoreError::Io(_, error) => Some(error),
+            _ => None,
+        }
+    }
+}

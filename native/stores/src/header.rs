@@ -1,0 +1,86 @@
+//! The header file of a store directory: what is needed to read the rest.
+
+use crate::StoreError;
+use read_states_engine::id::ID_WIDTH;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+/// Its name in the directory.
+pub const FILE: &str = "read_states.json";
+/// Its name while it is being written.
+pub const NEW_FILE: &str = "read_states.json.new";
+
+const FORMAT: &str = "read_states store";
+const VERSION: u32 = 1;
+
+/// What the header says.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    format: String,
+    version: u32,
+    id_width: u8,
+    counters: Vec<String>,
+}
+
+impl Header {
+    /// The header of a store for these counters.
+    pub fn new(counters: &[String]) -> Self {
+        Header {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            id_width: ID_WIDTH,
+            counters: counters.to_vec(),
+        }
+    }
+
+    /// The header in `directory`, if there is one, checked to be readable by this version.
+    pub fn read(directory: &Path) -> Result<Option<Self>, StoreError> {
+        let path = directory.join(FILE);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io(&path, error)),
+        };
+        let header: Header = serde_json::from_slice(&bytes)
+            .map_err(|error| StoreError::DamagedHeader(path, error.to_string()))?;
+        let not_ours = |why| Err(StoreError::NotOurs(directory.to_owned(), why));
+        if header.format != FORMAT {
+            return not_ours(format!("its format is {:?}", header.format));
+        }
+        if header.version != VERSION {
+            return not_ours(format!("its format has version {}", header.version));
+        }
+        if header.id_width != ID_WIDTH {
+            return not_ours(format!("its ids have {} bytes", header.id_width));
+        }
+        Ok(Some(header))
+    }
+
+    /// Whether a store with this header can be opened with `counters`: those
+    /// that it has, in their order, and maybe more.
+    pub fn check_counters(&self, directory: &Path, counters: &[String]) -> Result<(), StoreError> {
+        if counters.starts_with(&self.counters) {
+            return Ok(());
+        }
+        Err(StoreError::CountersChanged {
+            path: directory.to_owned(),
+            stored: self.counters.clone(),
+            configured: counters.to_vec(),
+        })
+    }
+
+    /// Replaces the header in `directory`, whole or not at all, and durably.
+    pub fn write(&self, directory: &Path) -> Result<(), StoreError> {
+        let write = || {
+            let new = directory.join(NEW_FILE);
+            let mut file = File::create(&new)?;
+            file.write_all(&serde_json::to_vec_pretty(self)?)?;
+            file.sync_all()?;
+            fs::rename(&new, directory.join(FILE))?;
+            File::open(directory)?.sync_all()
+        };
+        write().map_err(|error| StoreError::io(directory, error))
+    }
+}

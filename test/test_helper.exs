@@ -1,0 +1,23 @@
+# PropEr is the machine's own (Debian: erlang-proper). Elixir 1.15 and later take its folder out of the code path
+# unless asked; where it is not installed, the tests that need it are left out.
+if function_exported?(Mix, :ensure_application!, 1) do
+  try do
+    Mix.ensure_application!(:proper)
+  rescue
+    Mix.Error -> :ok
+  end
+end
+
+without_proper =
+  if Code.ensure_loaded?(:proper) do
+    []
+  else
+    IO.puts(
+      :stderr,
+      "PropEr is not installed (Debian: erlang-proper): tests tagged :proper are left out"
+    )
+
+    [:proper]
+  end
+
+ExUnit.start(exclude: [:slow | without_proper])
