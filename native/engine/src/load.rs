@@ -102,12 +102,14 @@ impl Load {
         &self.users
     }
 
-    /// Adds a page of what the store has. Entries of users who are not part of the load, and
-    /// counters the engine has not, are passed over.
-    pub fn add(&mut self, page: &[u8]) -> Result<(), BatchError> {
+    /// Adds a page of what the store has; returns the number of its entries. Entries of users
+    /// who are not part of the load, and counters the engine has not, are passed over.
+    pub fn add(&mut self, page: &[u8]) -> Result<usize, BatchError> {
         let counters = self.engine.shared().counters;
+        let mut entries = 0;
         for entry in Batch::check(page)? {
             let entry = entry?;
+            entries += 1;
             let staged = self.staged.entry(entry.user()).or_default();
             staged.version = staged.version.max(entry.version());
             if let Entry::Row(mut row) = entry {
@@ -115,7 +117,7 @@ impl Load {
                 staged.rows.push((row.channel, row.state));
             }
         }
-        Ok(())
+        Ok(entries)
     }
 
     /// Makes the users resident, except those who became so in another way meanwhile.

@@ -148,6 +148,21 @@ impl Engine {
         Ok(false)
     }
 
+    /// Whether the user is resident; if not, queues him for loading again should that have
+    /// failed. Unlike [`Engine::want`], this is not somebody more who waits.
+    pub fn queue_unless_resident(&self, user: Id) -> bool {
+        let hash = self.hash(user);
+        let mut shard = self.shard(hash);
+        match shard.find(hash, user) {
+            Some(Presence::Resident(_)) => return true,
+            Some(Presence::Absent(_)) => {}
+            None => shard.add_absent(self.shared(), hash, user),
+        }
+        shard.want(self.shared(), hash, user);
+        shard.count_memory(self.shared());
+        false
+    }
+
     fn read<T>(
         &self,
         user: Id,

@@ -1,3 +1,15 @@
 //! The NIF of read_states: decodes terms, calls the engine or a store, encodes the result.
+//!
+//! What may take more than a millisecond runs on a dirty scheduler: by its nature (loads,
+//! commits, stores), or because the argument is long, in which case the function answers `long`
+//! and its `_long` twin, on a dirty scheduler, is called instead.
+
+mod clock;
+mod commit;
+mod disposal;
+mod engine;
+mod load;
+mod operations;
+mod stores;
 
 rustler::init!("Elixir.ReadStates.Native");

@@ -133,3 +133,104 @@ fn check_empty(path: &Path) -> Result<(), StoreError> {
 fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::tempdir;
+
+    fn open(path: &Path) -> Result<Directory, StoreError> {
+        Directory::open(path, &["count".to_owned()])
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        let entries = fs::read_dir(path).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_directory_is_made_with_its_parents_and_has_one_owner_at_a_time() {
+        let root = tempdir().unwrap();
+        let path = root.path().join("a/b/c");
+        let directory = open(&path).unwrap();
+        assert_eq!(open(&path).unwrap_err().reason(), "in_use");
+        drop(directory);
+        open(&path).unwrap();
+        assert_eq!(names(&path), [LOCK, header::FILE]);
+    }
+
+    #[test]
+    fn what_somebody_else_has_there_is_refused_and_left_alone() {
+        let root = tempdir().unwrap();
+        fs::create_dir(root.path().join("lost+found")).unwrap();
+        fs::write(root.path().join("notes.txt"), "mine").unwrap();
+        let error = open(root.path()).unwrap_err();
+        assert_eq!(error.reason(), "not_ours");
+        assert!(error.to_string().contains("notes.txt"));
+        assert_eq!(names(root.path()), ["lost+found", "notes.txt"]);
+        let file = root.path().join("notes.txt");
+        assert_eq!(open(&file).unwrap_err().reason(), "not_ours");
+        fs::remove_file(&file).unwrap();
+        open(root.path()).unwrap();
+    }
+
+    #[test]
+    fn rows_without_their_header_are_refused() {
+        let root = tempdir().unwrap();
+        let directory = open(root.path()).unwrap();
+        directory
+            .rows(|path| fs::create_dir(path).map_err(|error| StoreError::io(path, error)))
+            .unwrap();
+        drop(directory);
+        fs::remove_file(root.path().join(header::FILE)).unwrap();
+        assert_eq!(open(root.path()).unwrap_err().reason(), "not_ours");
+    }
+
+    #[test]
+    fn a_creation_that_was_interrupted_starts_anew() {
+        let root = tempdir().unwrap();
+        let new = root.path().join(NEW_ROWS);
+        fs::create_dir(&new).unwrap();
+        fs::write(new.join("half"), "").unwrap();
+        fs::write(root.path().join(header::NEW_FILE), "{").unwrap();
+        let directory = open(root.path()).unwrap();
+        let rows = directory
+            .rows(|path| {
+                assert!(!path.exists());
+                fs::create_dir(path).map_err(|error| StoreError::io(path, error))
+            })
+            .unwrap();
+        assert_eq!(directory.rows(|_| unreachable!()).unwrap(), rows);
+        assert_eq!(names(root.path()), [LOCK, header::FILE, "rows"]);
+        assert_eq!(names(&rows), [""; 0]);
+    }
+
+    #[test]
+    fn where_nothing_can_be_written_it_says_so() {
+        let root = tempdir().unwrap();
+        let file = root.path().join("file");
+        fs::write(&file, "").unwrap();
+        for path in [&file.join("below"), Path::new("/proc/read_states")] {
+            assert_eq!(open(path).unwrap_err().reason(), "not_writable");
+        }
+    }
+
+    #[test]
+    fn refused_counters_leave_the_header_and_accepted_ones_are_written() {
+        let root = tempdir().unwrap();
+        let open = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|name| name.to_string()).collect();
+            Directory::open(root.path(), &names).map(drop)
+        };
+        open(&["a"]).unwrap();
+        let reason = |names: &[&str]| open(names).unwrap_err().reason();
+        assert_eq!(reason(&["b"]), "counters_changed");
+        open(&["a", "b"]).unwrap();
+        assert_eq!(reason(&["a"]), "counters_changed");
+        open(&["a", "b"]).unwrap();
+    }
+}

@@ -1,13 +1,12 @@
 //! A table in the files of fjall, an embedded log-structured store.
 
 use crate::StoreError;
+use crate::directory::Directory;
 use crate::key::Key;
 use crate::record::Record;
 use crate::table::{Changes, KeyRange, Table};
 use fjall::config::FilterPolicy;
-use fjall::{
-    Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable,
-};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable};
 use parking_lot::RwLock;
 use std::fmt;
 use std::ops::ControlFlow;
@@ -36,6 +35,8 @@ pub struct FjallTable {
     counters: usize,
     /// `None` after a failed write, until the files could be opened again.
     open: RwLock<Option<Open>>,
+    /// Ours until fjall has let go of its files: fields are dropped in this order.
+    _directory: Directory,
 }
 
 struct Open {
@@ -44,13 +45,15 @@ struct Open {
 }
 
 impl FjallTable {
-    /// Opens the files below `path`, or makes them. Rows are written with
+    /// Opens the files in `directory`, or makes them. Rows are written with
     /// `counters` counters.
-    pub fn open(path: &Path, counters: usize) -> Result<Self, StoreError> {
+    pub fn open(directory: Directory, counters: usize) -> Result<Self, StoreError> {
+        let path = directory.rows(|path| Open::new(path).map(drop))?;
         Ok(FjallTable {
-            path: path.to_owned(),
+            open: RwLock::new(Some(Open::new(&path)?)),
+            path,
             counters,
-            open: RwLock::new(Some(Open::new(path)?)),
+            _directory: directory,
         })
     }
 
@@ -94,14 +97,12 @@ impl Open {
                 .max_journaling_size(JOURNAL)
                 .max_cached_files(Some(FILES))
                 .worker_threads(WORKERS)
-                .manual_journal_persist(true)
                 .open()?;
             // Almost every read is of a range, which has no use for filters.
             let options = || {
                 KeyspaceCreateOptions::default()
                     .max_memtable_size(MEMTABLE)
                     .filter_policy(FilterPolicy::disabled())
-                    .manual_journal_persist(true)
             };
             let keyspace = database.keyspace("records", options)?;
             Ok(Open { keyspace, database })
@@ -120,12 +121,7 @@ impl Open {
         }
     }
 
-    fn write(
-        &self,
-        changes: &Changes,
-        counters: usize,
-        durable: bool,
-    ) -> Result<(), fjall::Error> {
+    fn write(&self, changes: &Changes, counters: usize, durable: bool) -> Result<(), fjall::Error> {
         let mode = if durable {
             PersistMode::SyncData
         } else {
@@ -160,7 +156,9 @@ impl Table for FjallTable {
         each: &mut dyn FnMut(Key, Record) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let open = self.open.read();
-        let open = open.as_ref().ok_or_else(|| self.error(fjall::Error::Poisoned))?;
+        let open = open
+            .as_ref()
+            .ok_or_else(|| self.error(fjall::Error::Poisoned))?;
         let snapshot = open.database.snapshot();
         for (start, end) in ranges {
             let range = (start.map(Key::to_bytes), end.map(Key::to_bytes));

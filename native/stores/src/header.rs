@@ -84,3 +84,58 @@ impl Header {
         write().map_err(|error| StoreError::io(directory, error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| name.to_string()).collect()
+    }
+
+    fn read(text: &str) -> Result<Option<Header>, StoreError> {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(FILE), text).unwrap();
+        Header::read(directory.path())
+    }
+
+    #[test]
+    fn a_header_is_read_back() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(Header::read(directory.path()).unwrap(), None);
+        let header = Header::new(&names(&["mentions", "unread"]));
+        header.write(directory.path()).unwrap();
+        assert_eq!(Header::read(directory.path()).unwrap(), Some(header));
+        assert!(!directory.path().join(NEW_FILE).exists());
+    }
+
+    #[test]
+    fn what_another_version_wrote_is_not_ours_and_what_nobody_wrote_is_damaged() {
+        let header = serde_json::to_string(&Header::new(&names(&["a"]))).unwrap();
+        assert!(read(&header).unwrap().is_some());
+        let reason = |text: &str| read(text).unwrap_err().reason();
+        assert_eq!(reason(&header.replace(FORMAT, "else")), "not_ours");
+        assert_eq!(
+            reason(&header.replace("version\":1", "version\":2")),
+            "not_ours"
+        );
+        assert_eq!(
+            reason(&header.replace("width\":8", "width\":16")),
+            "not_ours"
+        );
+        assert_eq!(reason(&header[..header.len() - 1]), "damaged_header");
+        assert_eq!(reason(""), "damaged_header");
+        assert_eq!(reason("{}"), "damaged_header");
+    }
+
+    #[test]
+    fn counters_may_be_appended_but_not_change() {
+        let header = Header::new(&names(&["a", "b"]));
+        let check = |given: &[&str]| header.check_counters(Path::new("x"), &names(given));
+        assert!(check(&["a", "b"]).is_ok());
+        assert!(check(&["a", "b", "c"]).is_ok());
+        for other in [&["a"][..], &["b", "a"], &["a", "c"], &["c", "a", "b"], &[]] {
+            assert_eq!(check(other).unwrap_err().reason(), "counters_changed");
+        }
+    }
+}

@@ -53,8 +53,4 @@ impl<T: Table> Store for Instance<T> {
         let open = self.open.write().take();
         drop(open);
     }
-
-    fn is_closed(&self) -> bool {
-        self.open.read().is_none()
-    }
 }

@@ -82,7 +82,10 @@ mod tests {
             row: Some((u64::MAX - 1, state)),
         };
         assert_eq!(Record::from_bytes(&record.to_bytes(4)), Some(record));
-        let (_, read) = Record::from_bytes(&record.to_bytes(2)).unwrap().row.unwrap();
+        let (_, read) = Record::from_bytes(&record.to_bytes(2))
+            .unwrap()
+            .row
+            .unwrap();
         assert_eq!(read.counters, [1, 2, 0, 0]);
         let delete = Record::deleted(7);
         assert_eq!(Record::from_bytes(&delete.to_bytes(4)), Some(delete));

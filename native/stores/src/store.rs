@@ -36,7 +36,4 @@ pub trait Store: Send + Sync {
     /// Waits for the calls under way and lets go of everything. Every later
     /// call is [`StoreError::Closed`]; closing again does nothing.
     fn close(&self);
-
-    /// Whether it was closed.
-    fn is_closed(&self) -> bool;
 }

@@ -38,8 +38,9 @@ use std::ops::{Bound, ControlFlow};
 /// hour, in microseconds.
 pub const REMEMBERED: Version = 3_600_000_000;
 
-/// Hashes of users for which the highest version is kept.
-pub const SLOTS: usize = 4_096;
+/// Hashes of users for which the highest version is kept: 2 MB, so many that
+/// the users of batches under way at the same time share few of them.
+pub const SLOTS: usize = 1 << 18;
 
 /// Changes after which a write is cut between two users, so that a batch which
 /// deletes many users needs no memory for all their rows. What is cut stays
@@ -370,4 +371,220 @@ fn records(start: Bound<Place>, end: Place) -> KeyRange {
 fn slot(user: Id) -> usize {
     let bits = SLOTS.trailing_zeros();
     (user.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - bits)) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryTable;
+    use crate::model::{batch, entries, pages, row};
+    use read_states_engine::id::Channel;
+
+    fn empty() -> Versioned<MemoryTable> {
+        Versioned::new(MemoryTable::default()).unwrap()
+    }
+
+    fn commit<T: Table>(store: &Versioned<T>, entries: &[Entry]) {
+        store.commit(&batch(entries), 1).unwrap();
+    }
+
+    fn scan<T: Table>(store: &Versioned<T>) -> Vec<Entry> {
+        pages(7, |cursor| store.scan(cursor, 7, 1))
+    }
+
+    fn delete(user: Id, id: Id, version: Version) -> Entry {
+        let channel = Channel { kind: 0, id };
+        Entry::DeleteChannel {
+            user,
+            channel,
+            version,
+        }
+    }
+
+    fn keys(store: &Versioned<MemoryTable>) -> Vec<Key> {
+        let mut keys = Vec::new();
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let mut each = |key, _| {
+            keys.push(key);
+            ControlFlow::Continue(())
+        };
+        store
+            .table
+            .visit(&mut std::iter::once(all), &mut each)
+            .unwrap();
+        keys
+    }
+
+    #[test]
+    fn a_late_write_does_not_undo_a_delete() {
+        let store = empty();
+        commit(&store, &[row(1, 2, 1)]);
+        commit(&store, &[delete(1, 2, 3)]);
+        commit(&store, &[row(1, 2, 2)]);
+        assert_eq!(scan(&store), [delete(1, 2, 3)]);
+        commit(&store, &[row(1, 2, 4)]);
+        assert_eq!(scan(&store), [row(1, 2, 4)]);
+    }
+
+    #[test]
+    fn a_delete_of_a_user_leaves_newer_rows_of_the_same_batch_in_any_order() {
+        let user = Entry::DeleteUser {
+            user: 1,
+            version: 10,
+        };
+        let mut given = [row(1, 3, 11), user, row(1, 2, 10), row(1, 4, 12)];
+        for _ in 0..given.len() {
+            given.rotate_left(1);
+            let store = empty();
+            commit(&store, &[row(1, 2, 5), row(1, 3, 4), row(1, 9, 9)]);
+            commit(&store, &given);
+            assert_eq!(scan(&store), [user, row(1, 3, 11), row(1, 4, 12)]);
+        }
+    }
+
+    #[test]
+    fn deletes_are_forgotten_once_newer_ones_come_and_take_no_newer_row_with_them() {
+        let store = empty();
+        let old = [delete(1, 1, 1), delete(1, 2, 2), delete(2, 1, 3)];
+        commit(&store, &old);
+        commit(&store, &[row(1, 2, 4)]);
+        let new = delete(9, 9, 10 + REMEMBERED);
+        commit(&store, &[new]);
+        assert_eq!(scan(&store), [row(1, 2, 4), new]);
+        let place = |user, id| Place {
+            user,
+            channel: Some(Channel { kind: 0, id }),
+        };
+        let left = [
+            Key::Floor,
+            Key::Deleted(new.version(), place(9, 9)),
+            Key::Record(place(1, 2)),
+            Key::Record(place(9, 9)),
+        ];
+        assert_eq!(keys(&store), left);
+        assert_eq!(store.floor(), 10 + REMEMBERED);
+    }
+
+    #[test]
+    fn deletes_of_the_last_hour_are_remembered() {
+        let store = empty();
+        commit(&store, &[delete(1, 1, 5)]);
+        commit(&store, &[delete(1, 2, 4 + REMEMBERED)]);
+        commit(&store, &[row(1, 1, 3)]);
+        assert_eq!(
+            scan(&store),
+            [delete(1, 1, 5), delete(1, 2, 4 + REMEMBERED)]
+        );
+    }
+
+    #[test]
+    fn one_commit_forgets_a_bounded_number_but_more_than_it_brings() {
+        let store = empty();
+        let many: Vec<_> = (0..10_000).map(|n| delete(1, n, n)).collect();
+        commit(&store, &many);
+        for n in 0..10 {
+            let remembered = scan(&store).len();
+            commit(&store, &[delete(2, n, n + 1_000_000 + REMEMBERED)]);
+            let forgotten = remembered + 1 - scan(&store).len();
+            assert_eq!(forgotten, if n < 9 { FORGOTTEN + 2 } else { 982 });
+        }
+        // One that comes late is remembered, and forgotten with the next.
+        commit(&store, &[delete(1, 3, 7)]);
+        assert!(scan(&store).contains(&delete(1, 3, 7)));
+        commit(&store, &[delete(2, 10, 2_000_000 + REMEMBERED)]);
+        assert_eq!(scan(&store).len(), 11);
+    }
+
+    #[test]
+    fn all_deletes_can_be_forgotten() {
+        let store = empty();
+        let user = |version| Entry::DeleteUser { user: 2, version };
+        let many: Vec<_> = (0..50_000).map(|n| delete(1, n, n)).collect();
+        commit(&store, &many);
+        commit(&store, &[row(1, 7, 8), user(3), row(2, 1, 4)]);
+        store.forget_deletes().unwrap();
+        assert_eq!(scan(&store), [row(1, 7, 8), row(2, 1, 4)]);
+        assert_eq!(keys(&store).len(), 3);
+    }
+
+    #[test]
+    fn a_user_of_100_000_rows_is_read_in_pages_and_deleted() {
+        let store = empty();
+        let rows: Vec<_> = (0..100_000).map(|n| row(5, n, n + 1)).collect();
+        commit(&store, &rows);
+        commit(&store, &[row(4, 1, 1), row(6, 1, 1)]);
+        let read = pages(10_000, |cursor| store.load(&[5], cursor, 10_000, 1));
+        assert_eq!(read, rows);
+        let user = Entry::DeleteUser {
+            user: 5,
+            version: 99_999,
+        };
+        commit(&store, &[user]);
+        let left = [row(4, 1, 1), user, rows[99_999], row(6, 1, 1)];
+        assert_eq!(scan(&store), left);
+    }
+
+    /// Counts the writes.
+    #[derive(Debug, Default)]
+    struct Counted {
+        table: MemoryTable,
+        largest: Mutex<Vec<usize>>,
+    }
+
+    impl Table for Counted {
+        fn get(&self, key: Key) -> Result<Option<Record>, StoreError> {
+            self.table.get(key)
+        }
+
+        fn visit(
+            &self,
+            ranges: &mut dyn Iterator<Item = KeyRange>,
+            each: &mut dyn FnMut(Key, Record) -> ControlFlow<()>,
+        ) -> Result<(), StoreError> {
+            self.table.visit(ranges, each)
+        }
+
+        fn write(&self, changes: Changes, durable: bool) -> Result<(), StoreError> {
+            self.largest.lock().push(changes.len());
+            self.table.write(changes, durable)
+        }
+    }
+
+    #[test]
+    fn a_batch_that_deletes_many_rows_is_written_in_pieces_of_whole_users() {
+        let store = Versioned::new(Counted::default()).unwrap();
+        for user in 0..10 {
+            let rows: Vec<_> = (0..9_000).map(|n| row(user, n, n)).collect();
+            commit(&store, &rows);
+        }
+        store.table.largest.lock().clear();
+        let users = (0..10).map(|user| Entry::DeleteUser {
+            user,
+            version: 9_000,
+        });
+        let users: Vec<_> = users.collect();
+        commit(&store, &users);
+        assert_eq!(scan(&store), users);
+        // Of each user the rows, the delete and its index; of each write the floor.
+        let user = 9_002;
+        let sizes = [3 * user + 1, 3 * user + 1, 3 * user + 1, user + 1];
+        assert_eq!(*store.table.largest.lock(), sizes);
+    }
+
+    #[test]
+    fn what_is_no_batch_or_cursor_of_this_store_is_refused() {
+        let store = empty();
+        let reason = |result: Result<(), StoreError>| result.unwrap_err().reason();
+        assert_eq!(reason(store.commit(b"no", 1)), "invalid_batch");
+        let mut cut = batch(&[row(1, 1, 1), row(1, 2, 1)]);
+        cut.pop();
+        assert_eq!(reason(store.commit(&cut, 1)), "invalid_batch");
+        let other = BatchBuilder::new(2).finish();
+        assert_eq!(reason(store.commit(&other, 1)), "invalid_batch");
+        assert_eq!(scan(&store), []);
+        let page = store.scan(Some(b"no"), 1, 1);
+        assert_eq!(page.unwrap_err().reason(), "invalid_cursor");
+        let page = store.scan(None, 0, 1).unwrap();
+        assert_eq!(entries(&page.batch), []);
+    }
 }

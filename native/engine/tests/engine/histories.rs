@@ -1,11 +1,9 @@
 //! Random histories in one thread: whatever is resident, pending, evicted, committed, failed,
 //! late or under way, every read equals a plain map, and so does the store in the end.
 
-mod model;
-
 use std::sync::Arc;
 
-use model::{Model, Store};
+use crate::model::{Model, Store};
 use proptest::prelude::*;
 use read_states_engine::commit::Commit;
 use read_states_engine::engine::{Config, Engine, Resize, UserOperation};

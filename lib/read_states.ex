@@ -1,0 +1,588 @@
+defmodule ReadStates do
+  @moduledoc """
+  Chat read states: for each user and channel the message read last and a few counters, such as
+  unread mentions, in memory outside the BEAM heap and committed to a store.
+
+      children = [
+        {ReadStates, name: MyApp.ReadStates, store: {ReadStates.Store.Local, path: "data/read_states"}}
+      ]
+
+  ## Words
+
+    * *User*, *channel* and *message* are integers from 0 to 2^64 - 1. Message ids of a channel grow
+      with time (snowflakes, `bigserial`). What is not a channel but is read like one (pins, events, a
+      notification centre) is `{kind, id}` with `kind` from 1 to 255; a plain integer is kind 0.
+    * A *read state* is the message read last, and one to four counters of 32 bits.
+    * A user is *resident* when his read states are in memory. He is *loaded* from the store when they
+      are needed, and *evicted* when there is no room.
+    * A change is *dirty* until it is *committed* to the store.
+
+  ## What waits and what does not
+
+  A write returns at once, whatever the store does: an operation on a user who is not resident is
+  kept and merged, with the same meaning, when he is loaded. A read of a user who is not resident
+  waits for one load. A read sees every operation that returned before it.
+
+  ## Errors
+
+  An argument that is not possible raises `ArgumentError`, which names it, before anything has
+  changed. What goes wrong outside is returned:
+
+  | | returned by | meaning |
+  | --- | --- | --- |
+  | `{:error, :overloaded}` | writes | the memory for uncommitted changes is full; nothing was accepted |
+  | `{:error, :overloaded}` | reads, `load/2` | too many users are waiting to be loaded |
+  | `{:error, :closed}` | writes, `commit/1` | the instance is shutting down |
+  | `{:error, :timeout}` | reads, `load/2` | the load took longer than `:load_timeout` |
+  | `{:error, :store_unavailable}` | reads, `load/2`, `commit/1` | the store has failed; the log says how |
+  """
+
+  alias ReadStates.{Argument, Flush, Instance, Loader, Native, Options, ReadState}
+
+  @typedoc "A user, a channel or a message: an integer from 0 to 2^64 - 1."
+  @type id :: 0..0xFFFF_FFFF_FFFF_FFFF
+
+  @typedoc "A channel, or what is read like one: `id` is the same as `{0, id}`."
+  @type channel :: id() | {0..255, id()}
+
+  @typedoc "The name an instance was started with."
+  @type name :: atom()
+
+  @typedoc "A count, and by how much one changes: an integer from 0 to 2^32 - 1."
+  @type count :: 0..0xFFFF_FFFF
+
+  @typedoc "Counters by name; what is not named is 0."
+  @type counters :: %{optional(atom()) => count()} | [{atom(), count()}]
+
+  @typedoc "An operation of `update/2`."
+  @type operation ::
+          {:ack, id(), channel(), id()}
+          | {:increment | :decrement, id(), channel(), id(), count()}
+          | {:increment | :decrement, id(), channel(), id(), count(), counter :: atom()}
+          | {:put, id(), channel(), id(), counters()}
+          | {:delete, id(), channel()}
+          | {:delete, id()}
+
+  @typedoc "Why a write was not accepted."
+  @type write_error :: :overloaded | :closed
+
+  @typedoc "Why a read has no answer."
+  @type read_error :: :timeout | :store_unavailable | :overloaded
+
+  @typedoc "An option of `start_link/1`."
+  @type option ::
+          {:name, name()}
+          | {:store, module() | {module(), keyword()}}
+          | {:capacity, pos_integer()}
+          | {:memory, pos_integer()}
+          | {:dirty_memory, pos_integer()}
+          | {:counters, [atom(), ...]}
+          | {:commit_after, non_neg_integer()}
+          | {:load_timeout, pos_integer()}
+          | {:drain_timeout, pos_integer()}
+
+  # A list of users is queued for loading in pieces, so that none fills the queue.
+  @load_chunk 1_000
+
+  @doc """
+  Starts an instance, linked to the caller. Usually a supervisor does it, see `child_spec/1`.
+
+  ## Options
+
+    * `:name` (atom, default `ReadStates`) - what the other functions are called with. Several
+      instances can run side by side under different names.
+    * `:store` (module or `{module, options}`, default
+      `{ReadStates.Store.Local, path: "data/read_states"}`) - where read states are kept when they
+      are not in memory, see `ReadStates.Store`. `ReadStates.Store.Memory` is for tests.
+    * `:capacity` (read states, default 5,000,000) - how many to keep in memory; each user counts as
+      one at least. More means fewer loads. Users with uncommitted changes may exceed it.
+    * `:memory` (bytes, at least 4 MiB, default 512 MiB) - how much memory to use; the first of the
+      two bounds that is reached counts.
+    * `:dirty_memory` (bytes, at least 1 MiB, at most `:memory`, default 128 MiB) - bound on users
+      with uncommitted changes. When the store is away for so long that it is reached, writes
+      return `{:error, :overloaded}`. More bridges a longer outage.
+    * `:counters` (1 to 4 atoms, default `[:mention_count]`) - the counters of a read state. The first
+      is the one operations use if none is named. Names can be added at the end later.
+    * `:commit_after` (milliseconds, default 30,000) - from the first change of a user to its commit.
+      More means fewer writes to the store, less means less that a crash of the VM can lose.
+    * `:load_timeout` (milliseconds, default 5,000) - how long a read waits for a load.
+    * `:drain_timeout` (milliseconds, default 30,000) - how long a shutdown waits for commits.
+
+  Returns `{:ok, pid}`, or `{:error, reason}` if the instance runs already or the store cannot be
+  opened, with the store's reason. Raises `ArgumentError` for an option that is not possible.
+
+      iex> {:ok, _pid} = ReadStates.start_link(name: MyApp.Other, store: ReadStates.Store.Memory)
+      iex> ReadStates.ack(MyApp.Other, 1, 10, 100)
+      :ok
+      iex> ReadStates.start_link(name: MyApp.Third, capacity: 0)
+      ** (ArgumentError) capacity must be an integer from 1 to 281474976710655, got: 0
+  """
+  @spec start_link([option()]) :: Supervisor.on_start() | {:error, term()}
+  def start_link(opts \\ []), do: ReadStates.Supervisor.start_link(Options.new!(opts))
+
+  @doc """
+  The child specification of an instance, with the id `{ReadStates, name}`.
+
+      iex> ReadStates.child_spec(name: MyApp.ReadStates).id
+      {ReadStates, MyApp.ReadStates}
+  """
+  @spec child_spec([option()]) :: Supervisor.child_spec()
+  def child_spec(opts) do
+    %{
+      id: {__MODULE__, Options.new!(opts).name},
+      start: {__MODULE__, :start_link, [opts]},
+      type: :supervisor,
+      shutdown: :infinity
+    }
+  end
+
+  @doc """
+  The user has read the channel up to `message`.
+
+  If `message` is newer than the message read last, that moves to it and every counter becomes 0.
+  If it is the same or older, nothing changes. Creates the read state if there is none.
+
+  Returns `:ok`, or `{:error, reason}` if the operation was not accepted. Raises `ArgumentError` for
+  an argument that is not possible.
+
+      iex> ReadStates.increment(MyApp.ReadStates, 1, 10, 100)
+      iex> ReadStates.ack(MyApp.ReadStates, 1, 10, 100)
+      :ok
+      iex> ReadStates.get(MyApp.ReadStates, 1, 10)
+      {:ok, %ReadStates.ReadState{kind: 0, channel: 10, last_message_id: 100, counters: %{mention_count: 0}}}
+  """
+  @spec ack(name(), id(), channel(), id()) :: :ok | {:error, write_error()}
+  def ack(name, user, channel, message) do
+    instance = Instance.fetch!(name)
+    user = Argument.id!(:user, user)
+    {kind, id} = Argument.channel!(channel)
+    message = Argument.id!(:message, message)
+    written(Native.ack(instance.engine, user, kind, id, message), instance)
+  end
+
+  @doc """
+  `message` concerns the user, or each of the users: for example it mentions them.
+
+  Adds to a counter if `message` is newer than the message read last; the counter stops at
+  2^32 - 1. Creates the read state if there is none. A list of users (at most 1,000,000) takes one
+  call and is accepted as a whole.
+
+  ## Options
+
+    * `:by` (0 to 2^32 - 1, default 1) - how much to add;
+    * `:counter` (default: the first of the instance's) - which counter.
+
+  Returns `:ok`, or `{:error, reason}` if the operation was not accepted. Raises `ArgumentError` for
+  an argument that is not possible.
+
+      iex> ReadStates.increment(MyApp.ReadStates, [1, 2, 3], 10, 100)
+      :ok
+      iex> ReadStates.increment(MyApp.ReadStates, 2, 10, 101, by: 4)
+      :ok
+      iex> ReadStates.total(MyApp.ReadStates, 2)
+      {:ok, 5}
+  """
+  @spec increment(name(), id() | [id()], channel(), id(), counter: atom(), by: count()) ::
+          :ok | {:error, write_error()}
+  def increment(name, user_or_users, channel, message, opts \\ []) do
+    add(name, user_or_users, channel, message, opts, false)
+  end
+
+  @doc """
+  `message` no longer concerns the user, or each of the users: for example it was deleted.
+
+  Takes from a counter if `message` is newer than the message read last; the counter stops at 0.
+  Does not create a read state. Options, result and errors are those of `increment/5`.
+
+      iex> ReadStates.increment(MyApp.ReadStates, 1, 10, 100)
+      iex> ReadStates.increment(MyApp.ReadStates, 1, 10, 101)
+      iex> ReadStates.decrement(MyApp.ReadStates, 1, 10, 100)
+      :ok
+      iex> ReadStates.total(MyApp.ReadStates, 1)
+      {:ok, 1}
+  """
+  @spec decrement(name(), id() | [id()], channel(), id(), counter: atom(), by: count()) ::
+          :ok | {:error, write_error()}
+  def decrement(name, user_or_users, channel, message, opts \\ []) do
+    add(name, user_or_users, channel, message, opts, true)
+  end
+
+  defp add(name, users, channel, message, opts, down) do
+    %{engine: engine, counters: names} = instance = Instance.fetch!(name)
+    {kind, id} = Argument.channel!(channel)
+    message = Argument.id!(:message, message)
+    {counter, by} = added(opts, names)
+
+    if is_list(users) do
+      case Native.add_many(engine, users, kind, id, message, counter, by, down) do
+        :long -> Native.add_many_long(engine, users, kind, id, message, counter, by, down)
+        answer -> answer
+      end
+      |> written(instance, &Argument.invalid_users!(users, &1))
+    else
+      user = Argument.id!(:user, users)
+      written(Native.add(engine, user, kind, id, message, counter, by, down), instance)
+    end
+  end
+
+  defp added([], _names), do: {0, 1}
+
+  defp added(opts, names) do
+    Argument.options!(opts, [:counter, :by])
+
+    counter =
+      case Keyword.fetch(opts, :counter) do
+        {:ok, counter} -> Argument.counter!(counter, names)
+        :error -> 0
+      end
+
+    {counter, Argument.by!(Keyword.get(opts, :by, 1))}
+  end
+
+  @doc """
+  Sets a read state as given, also backwards: "mark as unread", or a manual ack.
+
+  `counters` is a map or a keyword list; a counter that is not named becomes 0. Creates the read
+  state if there is none.
+
+  Returns `:ok`, or `{:error, reason}` if the operation was not accepted. Raises `ArgumentError` for
+  an argument that is not possible.
+
+      iex> ReadStates.ack(MyApp.ReadStates, 1, {7, 10}, 100)
+      iex> ReadStates.put(MyApp.ReadStates, 1, {7, 10}, 90, mention_count: 2)
+      :ok
+      iex> ReadStates.get(MyApp.ReadStates, 1, {7, 10})
+      {:ok, %ReadStates.ReadState{kind: 7, channel: 10, last_message_id: 90, counters: %{mention_count: 2}}}
+  """
+  @spec put(name(), id(), channel(), id(), counters()) :: :ok | {:error, write_error()}
+  def put(name, user, channel, message, counters) do
+    instance = Instance.fetch!(name)
+    user = Argument.id!(:user, user)
+    {kind, id} = Argument.channel!(channel)
+    message = Argument.id!(:message, message)
+    counters = Argument.counters!(counters, instance.counters)
+    written(Native.put(instance.engine, user, kind, id, message, counters), instance)
+  end
+
+  @doc """
+  Carries out many operations, of any users, in their order and in one call.
+
+  The operations are those of the functions of the same names:
+
+      {:ack, user, channel, message}
+      {:increment, user, channel, message, by}
+      {:increment, user, channel, message, by, counter}
+      {:decrement, user, channel, message, by}
+      {:decrement, user, channel, message, by, counter}
+      {:put, user, channel, message, counters}
+      {:delete, user, channel}
+      {:delete, user}
+
+  At most 1,000,000 at once. They are accepted as a whole, or not at all; a concurrent reader
+  may see some of them before the others.
+
+  Returns `:ok`, or `{:error, reason}` if they were not accepted. Raises `ArgumentError` if one of
+  them is not possible, and then none has been carried out.
+
+      iex> ReadStates.update(MyApp.ReadStates, [
+      ...>   {:increment, 1, 10, 100, 2},
+      ...>   {:ack, 1, 11, 200},
+      ...>   {:put, 2, 10, 50, %{mention_count: 7}},
+      ...>   {:delete, 3}
+      ...> ])
+      :ok
+      iex> ReadStates.update(MyApp.ReadStates, [{:delete, 1}, {:ack, 1, 10, -1}])
+      ** (ArgumentError) operations[1], {:ack, 1, 10, -1}: message must be an integer from 0 to 2^64 - 1, got: -1
+  """
+  @spec update(name(), [operation()]) :: :ok | {:error, write_error()}
+  def update(name, operations) do
+    %{engine: engine, counters: names} = instance = Instance.fetch!(name)
+
+    case Native.update(engine, operations) do
+      :long -> Native.update_long(engine, operations)
+      answer -> answer
+    end
+    |> written(instance, &Argument.invalid_operations!(operations, &1, names))
+  end
+
+  @doc """
+  Deletes one read state, in the store too. One that is not there stays so.
+
+  Returns `:ok`, or `{:error, reason}` if the operation was not accepted. Raises `ArgumentError` for
+  an argument that is not possible.
+
+      iex> ReadStates.ack(MyApp.ReadStates, 1, 10, 100)
+      iex> ReadStates.delete(MyApp.ReadStates, 1, 10)
+      :ok
+      iex> ReadStates.list(MyApp.ReadStates, 1)
+      {:ok, []}
+  """
+  @spec delete(name(), id(), channel()) :: :ok | {:error, write_error()}
+  def delete(name, user, channel) do
+    instance = Instance.fetch!(name)
+    user = Argument.id!(:user, user)
+    {kind, id} = Argument.channel!(channel)
+    written(Native.delete(instance.engine, user, kind, id), instance)
+  end
+
+  @doc """
+  Deletes every read state of a user, in the store too.
+
+  Returns `:ok`, or `{:error, reason}` if the operation was not accepted. Raises `ArgumentError` for
+  an argument that is not possible.
+
+      iex> ReadStates.ack(MyApp.ReadStates, 1, 10, 100)
+      iex> ReadStates.delete(MyApp.ReadStates, 1)
+      :ok
+      iex> ReadStates.list(MyApp.ReadStates, 1)
+      {:ok, []}
+  """
+  @spec delete(name(), id()) :: :ok | {:error, write_error()}
+  def delete(name, user) do
+    instance = Instance.fetch!(name)
+    written(Native.delete_user(instance.engine, Argument.id!(:user, user)), instance)
+  end
+
+  @doc """
+  One read state. One that was never written has 0 everywhere.
+
+  Returns `{:ok, read_state}`, or `{:error, reason}` if the user could not be loaded. Raises
+  `ArgumentError` for an argument that is not possible.
+
+      iex> ReadStates.get(MyApp.ReadStates, 1, 10)
+      {:ok, %ReadStates.ReadState{kind: 0, channel: 10, last_message_id: 0, counters: %{mention_count: 0}}}
+  """
+  @spec get(name(), id(), channel()) :: {:ok, ReadState.t()} | {:error, read_error()}
+  def get(name, user, channel) do
+    %{engine: engine} = instance = Instance.fetch!(name)
+    user = Argument.id!(:user, user)
+    {kind, id} = Argument.channel!(channel)
+
+    with {:ok, {last, counters}} <-
+           read(instance, fn -> Native.get(engine, user, kind, id) end, user) do
+      {:ok, %ReadState{kind: kind, channel: id, last_message_id: last, counters: counters}}
+    end
+  end
+
+  @doc """
+  The user's read states, sorted by kind and id of the channel.
+
+  ## Options
+
+    * `:after` (a channel) - only those after it: with `:limit`, the next page;
+    * `:limit` (a non-negative integer) - at most so many;
+    * `:nonzero` (a counter) - only those in which this counter is above 0.
+
+  Returns `{:ok, read_states}`, or `{:error, reason}` if the user could not be loaded. Raises
+  `ArgumentError` for an argument that is not possible.
+
+      iex> for channel <- [12, 10, 11], do: ReadStates.ack(MyApp.ReadStates, 1, channel, 100)
+      iex> ReadStates.increment(MyApp.ReadStates, 1, 11, 101)
+      iex> {:ok, [first, second]} = ReadStates.list(MyApp.ReadStates, 1, limit: 2)
+      iex> {first.channel, second.channel}
+      {10, 11}
+      iex> {:ok, [third]} = ReadStates.list(MyApp.ReadStates, 1, after: second.channel)
+      iex> third.channel
+      12
+      iex> {:ok, [unread]} = ReadStates.list(MyApp.ReadStates, 1, nonzero: :mention_count)
+      iex> unread.channel
+      11
+  """
+  @spec list(name(), id(), after: channel(), limit: non_neg_integer(), nonzero: atom()) ::
+          {:ok, [ReadState.t()]} | {:error, read_error()}
+  def list(name, user, opts \\ []) do
+    %{engine: engine, counters: names} = instance = Instance.fetch!(name)
+    user = Argument.id!(:user, user)
+    {from, limit, nonzero} = query(opts, names)
+
+    native = fn ->
+      with :long <- Native.list(engine, user, from, limit, nonzero) do
+        Native.list_long(engine, user, from, limit, nonzero)
+      end
+    end
+
+    with {:ok, binary} <- read(instance, native, user) do
+      {:ok, ReadState.from_binary(binary, names)}
+    end
+  end
+
+  defp query([], _names), do: {nil, nil, nil}
+
+  defp query(opts, names) do
+    Argument.options!(opts, [:after, :limit, :nonzero])
+
+    Enum.reduce(opts, {nil, nil, nil}, fn
+      {:after, channel}, {_after, limit, nonzero} ->
+        {Argument.channel!(:after, channel), limit, nonzero}
+
+      {:limit, limit}, {from, _limit, nonzero} ->
+        {from, min(Argument.limit!(limit), 0xFFFF_FFFF), nonzero}
+
+      {:nonzero, counter}, {from, limit, _nonzero} ->
+        {from, limit, Argument.counter!(:nonzero, counter, names)}
+    end)
+  end
+
+  @doc """
+  The sum of a counter over the user's read states: the badge. The counter is the first of the
+  instance's if none is named.
+
+  Returns `{:ok, sum}`, or `{:error, reason}` if the user could not be loaded. Raises
+  `ArgumentError` for an argument that is not possible.
+
+      iex> ReadStates.increment(MyApp.ReadStates, 1, 10, 100)
+      iex> ReadStates.increment(MyApp.ReadStates, 1, 11, 200, by: 2)
+      iex> ReadStates.total(MyApp.ReadStates, 1)
+      {:ok, 3}
+      iex> ReadStates.total(MyApp.ReadStates, 1, :mention_count)
+      {:ok, 3}
+  """
+  @spec total(name(), id()) :: {:ok, non_neg_integer()} | {:error, read_error()}
+  @spec total(name(), id(), atom()) :: {:ok, non_neg_integer()} | {:error, read_error()}
+  def total(name, user), do: total_of(Instance.fetch!(name), user, 0)
+
+  def total(name, user, counter) do
+    instance = Instance.fetch!(name)
+    total_of(instance, user, Argument.counter!(counter, instance.counters))
+  end
+
+  defp total_of(%{engine: engine} = instance, user, counter) do
+    user = Argument.id!(:user, user)
+    read(instance, fn -> Native.total(engine, user, counter) end, user)
+  end
+
+  @doc """
+  Makes users (at most 1,000,000) resident: to warm up, or before a storm of connects.
+
+  Returns `:ok` when they are, or `{:error, reason}` if one of them could not be loaded. They can
+  be evicted again as any others. Raises `ArgumentError` for an argument that is not possible.
+
+      iex> ReadStates.load(MyApp.ReadStates, [1, 2, 3])
+      :ok
+  """
+  @spec load(name(), [id()]) :: :ok | {:error, read_error()}
+  def load(name, users) do
+    instance = Instance.fetch!(name)
+    Argument.users!(users)
+
+    users
+    |> Enum.chunk_every(@load_chunk)
+    |> Enum.reduce_while(:ok, fn chunk, :ok ->
+      case load_chunk(instance, chunk, deadline(instance)) do
+        :ok -> {:cont, :ok}
+        error -> {:halt, error}
+      end
+    end)
+  end
+
+  defp load_chunk(instance, users, deadline) do
+    case Native.want(instance.engine, users) do
+      {:ok, absent} ->
+        absent
+        |> Enum.group_by(&elem(&1, 1), &elem(&1, 0))
+        |> Enum.reduce_while(:ok, fn {partition, users}, :ok ->
+          case Loader.await(instance, partition, users, deadline) do
+            :ok -> {:cont, :ok}
+            :retry -> {:halt, load_chunk(instance, users, deadline)}
+            error -> {:halt, error}
+          end
+        end)
+
+      :overloaded ->
+        {:error, :overloaded}
+    end
+  end
+
+  @doc """
+  Commits everything that was accepted before the call: pending operations and deletes too.
+
+  Returns `:ok` when it is durable in the store, or `{:error, reason}`; what could not be committed
+  is not lost, and tried again later. Raises `ArgumentError` if there is no such instance.
+
+      iex> ReadStates.ack(MyApp.ReadStates, 1, 10, 100)
+      iex> ReadStates.commit(MyApp.ReadStates)
+      :ok
+  """
+  @spec commit(name()) :: :ok | {:error, :store_unavailable | :closed}
+  def commit(name), do: Flush.run(Instance.fetch!(name), :infinity)
+
+  @doc """
+  Figures of an instance, at a glance; a map of integers. Counts are since the engine was started.
+
+    * `users`, `states`, `channels` - resident users, their read states, and the channels of these;
+    * `dirty_users` - users with something uncommitted; `pending_operations` - operations on users
+      who are not resident;
+    * `load_queue` - users waiting to be loaded;
+    * `memory`, `dirty_memory` - bytes, of everything and of users with something uncommitted;
+    * `capacity`, `max_memory`, `max_dirty_memory` - the bounds;
+    * `hits`, `misses` - reads of users who were resident, and reads that waited for a load;
+    * `loads`, `evictions` - users loaded and evicted; `evicted_states` - their read states;
+    * `commits`, `committed_entries` - batches committed, and rows and deletes in them;
+    * `overloads` - calls refused because `dirty_memory` was at its bound.
+
+  Raises `ArgumentError` if there is no such instance.
+
+      iex> ReadStates.ack(MyApp.ReadStates, 1, 10, 100)
+      iex> ReadStates.load(MyApp.ReadStates, [1])
+      iex> %{users: 1, states: 1, capacity: 5_000_000} = ReadStates.stats(MyApp.ReadStates)
+  """
+  @spec stats(name()) :: %{required(atom()) => non_neg_integer()}
+  def stats(name), do: Native.stats(Instance.fetch!(name).engine)
+
+  @doc """
+  Changes the bounds of a running instance: `:capacity`, `:memory` and `:dirty_memory`, see
+  `start_link/1`. What is not named stays. Evicts at once what no longer fits.
+
+  Returns `:ok`. Raises `ArgumentError` for a bound that is not possible.
+
+      iex> ReadStates.resize(MyApp.ReadStates, capacity: 1_000)
+      :ok
+      iex> ReadStates.stats(MyApp.ReadStates).capacity
+      1000
+  """
+  @spec resize(name(),
+          capacity: pos_integer(),
+          memory: pos_integer(),
+          dirty_memory: pos_integer()
+        ) :: :ok
+  def resize(name, opts) do
+    %{engine: engine} = Instance.fetch!(name)
+    stats = Native.stats(engine)
+
+    current = %{
+      capacity: stats.capacity,
+      memory: stats.max_memory,
+      dirty_memory: stats.max_dirty_memory
+    }
+
+    Native.resize(engine, Options.bounds!(opts, current))
+  end
+
+  # What a write answers, see ReadStates.Native.
+  defp written(answer, instance, invalid \\ &raise(inspect(&1)))
+  defp written(:ok, _instance, _invalid), do: :ok
+  defp written(:wake, instance, _invalid), do: Instance.wake(instance)
+  defp written(:overloaded, _instance, _invalid), do: {:error, :overloaded}
+  defp written(:closed, _instance, _invalid), do: {:error, :closed}
+  defp written(error, _instance, invalid), do: invalid.(error)
+
+  # A read of a user who is not resident waits for the load and is done again.
+  defp read(instance, native, user) do
+    case native.() do
+      {:ok, value} -> {:ok, value}
+      other -> read_again(other, instance, native, user, deadline(instance))
+    end
+  end
+
+  defp read_again({:absent, partition}, instance, native, user, deadline) do
+    case Loader.await(instance, partition, [user], deadline) do
+      {:error, reason} -> {:error, reason}
+      _loaded -> read_again(native.(), instance, native, user, deadline)
+    end
+  end
+
+  defp read_again({:ok, value}, _instance, _native, _user, _deadline), do: {:ok, value}
+  defp read_again(:overloaded, _instance, _native, _user, _deadline), do: {:error, :overloaded}
+
+  defp deadline(instance), do: Loader.now() + instance.load_timeout
+end

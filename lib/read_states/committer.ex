@@ -1,0 +1,163 @@
+defmodule ReadStates.Committer do
+  @moduledoc false
+  # Commits one partition: takes from the engine what is due, has the store write it, and tells
+  # the engine what is durable.
+
+  use GenServer
+
+  require Logger
+
+  alias ReadStates.{Batch, Instance, Native, StoreCalls, Telemetry}
+
+  @most_entries 10_000
+  @most_calls 2
+  @timeout 60_000
+
+  def start_link({name, partition}) do
+    GenServer.start_link(__MODULE__, {name, partition}, name: Instance.committer(name, partition))
+  end
+
+  # The answer, for `:gen_server.receive_response/2`, is :ok when everything the partition had
+  # accepted before is durable.
+  def request_commit(name, partition) do
+    :gen_server.send_request(Instance.committer(name, partition), :commit)
+  end
+
+  @impl true
+  def init({name, partition}) do
+    Process.flag(:trap_exit, true)
+    instance = Instance.fetch!(name)
+
+    state = %{
+      instance: instance,
+      partition: partition,
+      calls: StoreCalls.new(Instance.tasks(name), most: @most_calls, timeout: @timeout),
+      tick: tick(instance.options.commit_after),
+      # Who asked for a commit, with the flush each waits for.
+      flushes: []
+    }
+
+    {:ok, state, {:continue, :commit}}
+  end
+
+  # Often enough that a deadline is met to a tenth of the delay.
+  defp tick(commit_after), do: commit_after |> div(10) |> max(10) |> min(1_000)
+
+  @impl true
+  def handle_continue(:commit, state) do
+    Process.send_after(self(), :tick, state.tick)
+    {:noreply, commit(state)}
+  end
+
+  @impl true
+  def handle_call(:commit, from, state) do
+    flush = Native.flush(state.instance.engine, state.partition)
+    state = commit(%{state | flushes: [{from, flush} | state.flushes]})
+    {:noreply, answer_flushed(state)}
+  end
+
+  @impl true
+  def handle_info(:tick, state) do
+    Process.send_after(self(), :tick, state.tick)
+    {:noreply, commit(state)}
+  end
+
+  def handle_info(:wake, state), do: {:noreply, state |> commit() |> answer_flushed()}
+
+  def handle_info({:load_failed, _reason}, state), do: {:noreply, answer_failed(state)}
+
+  def handle_info(message, state) do
+    case StoreCalls.handle(message, state.calls) do
+      {:done, job, result, duration, calls} ->
+        state = committed(%{state | calls: calls}, job, result, duration)
+        {:noreply, state |> commit() |> answer_flushed()}
+
+      {:again, calls} ->
+        {:noreply, commit(%{state | calls: calls})}
+
+      {:ignore, calls} ->
+        {:noreply, %{state | calls: calls}}
+    end
+  end
+
+  # Starts commits while something is due and there is room for a call.
+  defp commit(%{instance: instance, calls: calls} = state) do
+    if StoreCalls.room?(calls) do
+      begun = Native.begin_commit(instance.engine, state.partition, @most_entries)
+
+      # Users who are due and not resident have been queued.
+      if Native.load_queue(instance.engine) > 0 do
+        Instance.wake(Instance.loader(instance.name, state.partition))
+      end
+
+      case begun do
+        nil ->
+          state
+
+        {commit, batch, users, entries} ->
+          write = fn -> write(instance, commit, batch) end
+          commit(%{state | calls: StoreCalls.start(calls, {commit, users, entries}, write)})
+      end
+    else
+      state
+    end
+  end
+
+  # In the task.
+  defp write(%{store: {module, store}}, commit, batch) do
+    case module.commit(store, %Batch{binary: batch}) do
+      :ok -> {:ok, Native.commit_succeeded(commit)}
+      {:error, reason} -> {:error, reason}
+      other -> {:error, {:bad_return, other}}
+    end
+  rescue
+    exception -> {:error, {exception, __STACKTRACE__}}
+  end
+
+  defp committed(state, {commit, users, entries}, result, duration) do
+    outcome = with {:ok, _settled} <- result, do: :ok
+    measurements = %{duration: duration, users: users, entries: entries}
+    Telemetry.execute(state.instance, :commit, measurements, %{result: outcome})
+
+    case outcome do
+      :ok ->
+        state
+
+      {:error, reason} ->
+        Native.commit_failed(commit)
+        log_failure(state, entries, reason)
+        answer_failed(state)
+    end
+  end
+
+  # Once an outage, not once a try.
+  defp log_failure(%{calls: %{backoff: %{failures: 1}}} = state, entries, reason) do
+    Logger.warning(
+      "#{inspect(state.instance.name)} could not commit #{entries} entries, and goes on trying: " <>
+        inspect(reason)
+    )
+  end
+
+  defp log_failure(_state, _entries, _reason), do: :ok
+
+  defp answer_flushed(%{flushes: []} = state), do: state
+
+  defp answer_flushed(%{instance: %{engine: engine}} = state) do
+    {done, waiting} =
+      Enum.split_with(state.flushes, fn {_from, flush} ->
+        Native.is_flushed(engine, state.partition, flush)
+      end)
+
+    Enum.each(done, fn {from, _flush} -> GenServer.reply(from, :ok) end)
+    %{state | flushes: waiting}
+  end
+
+  # What failed stays dirty and is tried again, but who asked need not wait for that.
+  defp answer_failed(state) do
+    Enum.each(state.flushes, fn {from, _flush} ->
+      GenServer.reply(from, {:error, :store_unavailable})
+    end)
+
+    %{state | flushes: []}
+  end
+end

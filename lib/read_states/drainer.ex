@@ -1,0 +1,60 @@
+defmodule ReadStates.Drainer do
+  @moduledoc false
+  # The first process of an instance to be stopped: refuses further writes and commits
+  # everything, while all the others still work.
+
+  use GenServer
+
+  require Logger
+
+  alias ReadStates.{Flush, Instance, Keeper, Native}
+
+  def start_link(name) do
+    GenServer.start_link(__MODULE__, name, name: Instance.drainer(name))
+  end
+
+  def child_spec(options) do
+    %{
+      id: __MODULE__,
+      start: {__MODULE__, :start_link, [options.name]},
+      shutdown: options.drain_timeout + 5_000
+    }
+  end
+
+  @impl true
+  def init(name) do
+    Process.flag(:trap_exit, true)
+    {:ok, Instance.fetch!(name)}
+  end
+
+  @impl true
+  def handle_info(_message, instance), do: {:noreply, instance}
+
+  @impl true
+  def terminate(reason, instance) do
+    if Keeper.orderly?(reason) do
+      Native.close(instance.engine, true)
+      deadline = System.monotonic_time(:millisecond) + instance.options.drain_timeout
+
+      with {:error, reason} <- drain(instance, deadline) do
+        Logger.error("#{inspect(instance.name)} could not commit everything: #{inspect(reason)}")
+      end
+    end
+  end
+
+  # A store that fails is tried again until the time is up.
+  defp drain(instance, deadline) do
+    case Flush.run(instance, deadline) do
+      {:error, :store_unavailable} = error ->
+        if System.monotonic_time(:millisecond) < deadline do
+          Process.sleep(50)
+          drain(instance, deadline)
+        else
+          error
+        end
+
+      result ->
+        result
+    end
+  end
+end

@@ -1,0 +1,175 @@
+defmodule ReadStates.Instance do
+  @moduledoc false
+  # What a call on an instance needs, in :persistent_term: so the death of any process loses
+  # nothing, and a restarted supervisor finds the live engine again.
+
+  alias ReadStates.{Argument, Native, Options}
+
+  @enforce_keys [:name, :options, :engine, :store, :counters, :load_timeout, :telemetry]
+  defstruct @enforce_keys
+
+  # Parts of an instance that load and commit independently of each other.
+  @partitions 2
+  @shards 256
+  @load_queue 100_000
+
+  def partitions, do: @partitions
+
+  # Process names. There are as many as there are names of instances, so the atoms are bounded.
+  def loader(name, partition), do: Module.concat(name, "Loader#{partition}")
+  def committer(name, partition), do: Module.concat(name, "Committer#{partition}")
+  def steward(name), do: Module.concat(name, Steward)
+  def tasks(name), do: Module.concat(name, Tasks)
+  def keeper(name), do: Module.concat(name, Keeper)
+  def drainer(name), do: Module.concat(name, Drainer)
+
+  def processes(name) do
+    [keeper(name), tasks(name), steward(name), drainer(name)] ++
+      for(
+        partition <- 0..(@partitions - 1),
+        role <- [&loader/2, &committer/2],
+        do: role.(name, partition)
+      )
+  end
+
+  def fetch!(name) when is_atom(name) do
+    case :persistent_term.get({ReadStates, name}, nil) do
+      nil -> raise ArgumentError, "name must be that of a running instance, got: #{inspect(name)}"
+      instance -> instance
+    end
+  end
+
+  def fetch!(name), do: Argument.invalid!(:name, name, "the name of an instance, an atom")
+
+  def find(name), do: :persistent_term.get({ReadStates, name}, nil)
+
+  # Opens the store and makes an engine, or takes up those that a supervisor which was killed, or
+  # a shutdown which could not commit everything, has left.
+  def open(%Options{name: name} = options) do
+    case find(name) || left(name) do
+      nil -> open_new(options)
+      instance -> adopt(instance, options)
+    end
+  end
+
+  defp open_new(options) do
+    with {:ok, store, floor} <- open_store(options) do
+      {:ok, put(build(options, new_engine(options, floor), store))}
+    end
+  end
+
+  defp adopt(%{options: before} = instance, options) do
+    cond do
+      Enum.any?(
+        [:store, :counters, :commit_after],
+        &(Map.get(before, &1) != Map.get(options, &1))
+      ) ->
+        replace(instance, options)
+
+      instance.store ->
+        {:ok, put(build(options, instance.engine, instance.store))}
+
+      true ->
+        with {:ok, store, _floor} <- open_store(options) do
+          {:ok, put(build(options, instance.engine, store))}
+        end
+    end
+  end
+
+  # Other options: nothing of the old engine may be lost, so it must be clean.
+  defp replace(instance, options) do
+    case Native.stats(instance.engine) do
+      %{dirty_users: 0} ->
+        close_store(instance)
+        erase(instance)
+        open_new(options)
+
+      %{dirty_users: users} ->
+        {:error, {:uncommitted, %{users: users, options: instance.options}}}
+    end
+  end
+
+  defp build(options, engine, store) do
+    Native.close(engine, false)
+    Native.resize(engine, Map.take(options, [:capacity, :memory, :dirty_memory]))
+
+    %__MODULE__{
+      name: options.name,
+      options: options,
+      engine: engine,
+      store: store,
+      counters: options.counters,
+      load_timeout: options.load_timeout,
+      telemetry: Code.ensure_loaded?(:telemetry)
+    }
+  end
+
+  defp new_engine(options, floor) do
+    <<writer::64, seed::64>> = :crypto.strong_rand_bytes(16)
+
+    Native.new(
+      %{
+        counters: length(options.counters),
+        capacity: options.capacity,
+        memory: options.memory,
+        dirty_memory: options.dirty_memory,
+        load_queue: @load_queue,
+        commit_after: options.commit_after * 1_000,
+        shards: @shards,
+        partitions: @partitions,
+        writer: writer,
+        floor: floor,
+        seed: seed
+      },
+      options.counters
+    )
+  end
+
+  defp open_store(%{store: {module, opts}} = options) do
+    with {:ok, store, floor} <- module.open(opts, Map.take(options, [:name, :counters])) do
+      {:ok, {module, store}, floor}
+    end
+  end
+
+  defp put(instance) do
+    :persistent_term.erase({ReadStates, :left, instance.name})
+    :persistent_term.put({ReadStates, instance.name}, instance)
+    instance
+  end
+
+  # Stops the instance: closes its store. What could not be committed stays in memory, for the
+  # next start.
+  def close(instance) do
+    close_store(instance)
+    erase(instance)
+
+    case Native.stats(instance.engine) do
+      %{dirty_users: 0} ->
+        :ok
+
+      %{dirty_users: users} ->
+        :persistent_term.put({ReadStates, :left, instance.name}, %{instance | store: nil})
+        {:error, {:uncommitted, users}}
+    end
+  end
+
+  defp erase(instance), do: :persistent_term.erase({ReadStates, instance.name})
+
+  defp left(name), do: :persistent_term.get({ReadStates, :left, name}, nil)
+
+  defp close_store(%{store: nil}), do: :ok
+  defp close_store(%{store: {module, store}}), do: module.close(store)
+
+  # Somebody has to look after the engine.
+  def wake(%{name: name}), do: wake(steward(name))
+
+  def wake(process) when is_atom(process) do
+    case Process.whereis(process) do
+      # It looks after the engine as soon as it is restarted.
+      nil -> :ok
+      pid -> send(pid, :wake)
+    end
+
+    :ok
+  end
+end

@@ -1,0 +1,45 @@
+defmodule ReadStates.Keeper do
+  @moduledoc false
+  # Opens the instance before all other processes of it, and closes it after them. Only an
+  # orderly stop closes: when the supervisor is killed, the next one takes the engine up.
+
+  use GenServer
+
+  require Logger
+
+  alias ReadStates.Instance
+
+  def start_link(options) do
+    GenServer.start_link(__MODULE__, options, name: Instance.keeper(options.name))
+  end
+
+  @impl true
+  def init(options) do
+    Process.flag(:trap_exit, true)
+
+    case Instance.open(options) do
+      {:ok, instance} -> {:ok, instance}
+      {:error, reason} -> {:stop, reason}
+    end
+  end
+
+  @impl true
+  def handle_info(_message, instance), do: {:noreply, instance}
+
+  @impl true
+  def terminate(reason, instance) do
+    if orderly?(reason) do
+      with {:error, {:uncommitted, users}} <- Instance.close(instance) do
+        Logger.error(
+          "#{inspect(instance.name)} has stopped with uncommitted read states of #{users} users. " <>
+            "They are kept in memory until it is started again in this VM, and lost with the VM."
+        )
+      end
+    end
+  end
+
+  def orderly?(:normal), do: true
+  def orderly?(:shutdown), do: true
+  def orderly?({:shutdown, _reason}), do: true
+  def orderly?(_reason), do: false
+end

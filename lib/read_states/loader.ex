@@ -1,0 +1,233 @@
+defmodule ReadStates.Loader do
+  @moduledoc false
+  # Loads the users of one partition: each once, however many wait, and many in one call to the
+  # store. The queue of users is the engine's; the loader knows who waits.
+
+  use GenServer
+
+  require Logger
+
+  alias ReadStates.{Batch, Instance, Native, StoreCalls, Telemetry}
+
+  @most_users 256
+  @most_calls 4
+  @most_asked 1_000
+  @tick 100
+
+  def start_link({name, partition}) do
+    GenServer.start_link(__MODULE__, {name, partition}, name: Instance.loader(name, partition))
+  end
+
+  # Waits until the users are resident, which the engine has said they are not.
+  def await(instance, partition, users, deadline) do
+    loader = Instance.loader(instance.name, partition)
+
+    case deadline - now() do
+      timeout when timeout > 0 -> call(loader, {:await, users, deadline}, timeout)
+      _late -> {:error, :timeout}
+    end
+  end
+
+  # `:retry` if the loader died or was not there: the engine has the users in its queue still.
+  defp call(loader, request, timeout) do
+    GenServer.call(loader, request, timeout)
+  catch
+    :exit, {:timeout, _call} -> {:error, :timeout}
+    :exit, _reason -> Process.sleep(1) && :retry
+  end
+
+  def now, do: System.monotonic_time(:millisecond)
+
+  @impl true
+  def init({name, partition}) do
+    Process.flag(:trap_exit, true)
+    instance = Instance.fetch!(name)
+    Process.send_after(self(), :tick, @tick)
+
+    state = %{
+      instance: instance,
+      partition: partition,
+      calls:
+        StoreCalls.new(Instance.tasks(name), most: @most_calls, timeout: instance.load_timeout),
+      # The callers who wait, and by user which of them wait for him.
+      callers: %{},
+      waiting: %{},
+      swept: now()
+    }
+
+    {:ok, state, {:continue, :load}}
+  end
+
+  @impl true
+  def handle_continue(:load, state), do: {:noreply, load(state)}
+
+  @impl true
+  def handle_call({:await, users, deadline}, from, state) do
+    case Native.absent(state.instance.engine, users) do
+      [] -> {:reply, :ok, state}
+      absent -> {:noreply, state |> wait(absent, from, deadline) |> load()}
+    end
+  end
+
+  @impl true
+  def handle_info(:tick, state) do
+    Process.send_after(self(), :tick, @tick)
+    {:noreply, state |> sweep() |> load()}
+  end
+
+  def handle_info(:wake, state), do: {:noreply, load(state)}
+
+  def handle_info(message, state) do
+    case StoreCalls.handle(message, state.calls) do
+      {:done, {load, users}, result, duration, calls} ->
+        state = loaded(%{state | calls: calls}, load, users, result, duration)
+        {:noreply, load(state)}
+
+      {:again, calls} ->
+        {:noreply, load(%{state | calls: calls})}
+
+      {:ignore, calls} ->
+        {:noreply, %{state | calls: calls}}
+    end
+  end
+
+  # Starts loads while there is somebody to load and room for a call.
+  defp load(%{instance: instance, calls: calls} = state) do
+    if StoreCalls.room?(calls) do
+      case Native.begin_load(instance.engine, state.partition, @most_users) do
+        {nil, [], []} ->
+          state
+
+        {nil, [], settled} ->
+          state |> answer(settled, :ok) |> load()
+
+        {load, users, settled} ->
+          state = answer(state, settled, :ok)
+          calls = StoreCalls.start(calls, {load, users}, fn -> read(instance, load, users) end)
+          load(%{state | calls: calls})
+      end
+    else
+      state
+    end
+  end
+
+  # In the task: the store's pages go to the engine as they come.
+  defp read(%{store: {module, store}}, load, users) do
+    read_pages(module, store, load, users, nil, 0)
+  rescue
+    exception -> {:error, {exception, __STACKTRACE__}}
+  end
+
+  defp read_pages(module, store, load, users, cursor, entries) do
+    with {:ok, %Batch{binary: page}, next} <- module.load(store, users, cursor),
+         {:ok, added} <- Native.add_page(load, page) do
+      case next do
+        nil -> finish(load, entries + added)
+        next -> read_pages(module, store, load, users, next, entries + added)
+      end
+    else
+      :stale -> {:error, :stale}
+      {:error, reason} -> {:error, reason}
+      other -> {:error, {:bad_return, other}}
+    end
+  end
+
+  defp finish(load, entries) do
+    case Native.finish_load(load) do
+      {_users, _states} -> {:ok, entries}
+      :stale -> {:error, :stale}
+    end
+  end
+
+  defp loaded(%{instance: instance} = state, load, users, result, duration) do
+    committer = Instance.committer(instance.name, state.partition)
+
+    {entries, answer} =
+      case result do
+        {:ok, entries} ->
+          # A user who had operations waiting is to be committed now.
+          Instance.wake(committer)
+          {entries, :ok}
+
+        {:error, reason} ->
+          Native.fail_load(load)
+          if pid = Process.whereis(committer), do: send(pid, {:load_failed, reason})
+          log_failure(state, users, reason)
+          {0, {:error, if(reason == :timeout, do: :timeout, else: :store_unavailable)}}
+      end
+
+    outcome = with {:ok, _entries} <- result, do: :ok
+    measurements = %{duration: duration, users: length(users), entries: entries}
+    Telemetry.execute(instance, :load, measurements, %{result: outcome})
+    answer(state, users, answer)
+  end
+
+  # Once an outage, not once a try.
+  defp log_failure(%{calls: %{backoff: %{failures: 1}}} = state, users, reason) do
+    Logger.warning(
+      "#{inspect(state.instance.name)} could not load #{length(users)} users, and goes on trying: " <>
+        inspect(reason)
+    )
+  end
+
+  defp log_failure(_state, _users, _reason), do: :ok
+
+  defp wait(state, users, from, deadline) do
+    caller = make_ref()
+    add = fn user, waiting -> Map.update(waiting, user, [caller], &[caller | &1]) end
+    callers = Map.put(state.callers, caller, {from, length(users), deadline})
+    %{state | callers: callers, waiting: Enum.reduce(users, state.waiting, add)}
+  end
+
+  # Those who waited for these users, and for nobody else any more, get their answer.
+  defp answer(state, users, answer) do
+    Enum.reduce(users, state, fn user, state ->
+      case Map.pop(state.waiting, user) do
+        {nil, _waiting} ->
+          state
+
+        {callers, waiting} ->
+          callers = Enum.reduce(callers, state.callers, &answer_caller(&1, &2, answer))
+          %{state | waiting: waiting, callers: callers}
+      end
+    end)
+  end
+
+  defp answer_caller(caller, callers, answer) do
+    case callers do
+      %{^caller => {from, rest, deadline}} when answer == :ok and rest > 1 ->
+        %{callers | caller => {from, rest - 1, deadline}}
+
+      %{^caller => {from, _rest, _deadline}} ->
+        GenServer.reply(from, answer)
+        Map.delete(callers, caller)
+
+      _answered ->
+        callers
+    end
+  end
+
+  # Once a second: forgets callers who have given up, and asks the engine again for users who
+  # are in no load of this loader, which may have followed one that died.
+  defp sweep(%{swept: swept} = state) do
+    if map_size(state.waiting) == 0 or now() - swept < 1_000 do
+      state
+    else
+      now = now()
+      callers = Map.filter(state.callers, fn {_caller, {_, _, deadline}} -> deadline > now end)
+
+      waiting =
+        for {user, waiters} <- state.waiting,
+            waiters = Enum.filter(waiters, &is_map_key(callers, &1)),
+            waiters != [],
+            into: %{},
+            do: {user, waiters}
+
+      users = Map.keys(waiting)
+      chunks = Enum.chunk_every(users, @most_asked)
+      absent = Enum.flat_map(chunks, &Native.absent(state.instance.engine, &1))
+      resident = users -- absent
+      answer(%{state | callers: callers, waiting: waiting, swept: now}, resident, :ok)
+    end
+  end
+end

@@ -1,0 +1,97 @@
+defmodule ReadStates.Options do
+  @moduledoc false
+  # The options of `ReadStates.start_link/1`, validated.
+
+  alias ReadStates.Argument
+
+  @defaults [
+    name: ReadStates,
+    store: {ReadStates.Store.Local, path: "data/read_states"},
+    capacity: 5_000_000,
+    memory: 512 * 1024 * 1024,
+    dirty_memory: 128 * 1024 * 1024,
+    counters: [:mention_count],
+    commit_after: 30_000,
+    load_timeout: 5_000,
+    drain_timeout: 30_000
+  ]
+
+  @bounds [:capacity, :memory, :dirty_memory]
+  @least %{capacity: 1, memory: 4 * 1024 * 1024, dirty_memory: 1024 * 1024}
+  @max_timeout 24 * 60 * 60 * 1_000
+
+  defstruct Keyword.keys(@defaults)
+
+  def new!(opts) do
+    Argument.options!(opts, Keyword.keys(@defaults))
+    options = struct!(__MODULE__, Keyword.merge(@defaults, opts))
+    Enum.each(Map.from_struct(options), fn {name, value} -> check!(name, value) end)
+    check_dirty!(options.dirty_memory, options.memory)
+    %{options | store: store(options.store)}
+  end
+
+  # The bounds `ReadStates.resize/2` takes, checked against those that stay.
+  def bounds!(opts, current) do
+    Argument.options!(opts, @bounds)
+    Enum.each(opts, fn {name, value} -> check!(name, value) end)
+    bounds = Map.merge(current, Map.new(opts))
+    check_dirty!(bounds.dirty_memory, bounds.memory)
+    bounds
+  end
+
+  defp check!(:name, name) do
+    unless is_atom(name) and name not in [nil, true, false] do
+      Argument.invalid!(:name, name, "an atom other than nil, true and false")
+    end
+  end
+
+  defp check!(:store, store) do
+    module =
+      case store do
+        {module, opts} when is_atom(module) -> if Keyword.keyword?(opts), do: module
+        module when is_atom(module) -> module
+        _other -> nil
+      end
+
+    unless module && Code.ensure_loaded?(module) && function_exported?(module, :commit, 2) do
+      Argument.invalid!(
+        :store,
+        store,
+        "a module that implements ReadStates.Store, or {module, keyword list}"
+      )
+    end
+  end
+
+  defp check!(:counters, counters) do
+    unless is_list(counters) and not List.improper?(counters) and
+             length(counters) in 1..4 and Enum.all?(counters, &is_atom/1) and
+             Enum.uniq(counters) == counters and nil not in counters do
+      Argument.invalid!(:counters, counters, "a list of 1 to 4 different atoms")
+    end
+  end
+
+  defp check!(:commit_after, value), do: check_integer!(:commit_after, value, 0, @max_timeout)
+
+  defp check!(name, value) when name in [:load_timeout, :drain_timeout] do
+    check_integer!(name, value, 1, @max_timeout)
+  end
+
+  defp check!(name, value) when name in @bounds do
+    check_integer!(name, value, @least[name], 0xFFFF_FFFF_FFFF)
+  end
+
+  defp check_integer!(name, value, least, most) do
+    unless is_integer(value) and value >= least and value <= most do
+      Argument.invalid!(name, value, "an integer from #{least} to #{most}")
+    end
+  end
+
+  defp check_dirty!(dirty_memory, memory) do
+    if dirty_memory > memory do
+      Argument.invalid!(:dirty_memory, dirty_memory, "at most memory, which is #{memory}")
+    end
+  end
+
+  defp store({module, opts}), do: {module, opts}
+  defp store(module), do: {module, []}
+end

@@ -1,0 +1,67 @@
+defmodule ReadStates.Steward do
+  @moduledoc false
+  # Looks after the engine when a call has found something to do that is not for a caller's time,
+  # and reports what the engine only counts.
+
+  use GenServer
+
+  alias ReadStates.{Instance, Native, Telemetry}
+
+  @tick 1_000
+
+  def start_link(name) do
+    GenServer.start_link(__MODULE__, name, name: Instance.steward(name))
+  end
+
+  @impl true
+  def init(name) do
+    instance = Instance.fetch!(name)
+    Process.send_after(self(), :tick, @tick)
+    {:ok, %{instance: instance, reported: Native.stats(instance.engine)}, {:continue, :wake}}
+  end
+
+  @impl true
+  def handle_continue(:wake, state), do: {:noreply, attend(state)}
+
+  @impl true
+  def handle_info(:wake, state), do: {:noreply, attend(state)}
+
+  def handle_info(:tick, state) do
+    Process.send_after(self(), :tick, @tick)
+    {:noreply, state |> attend() |> report()}
+  end
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  defp attend(%{instance: %{name: name, engine: engine}} = state) do
+    Native.attend(engine)
+
+    for partition <- 0..(Instance.partitions() - 1) do
+      Instance.wake(Instance.committer(name, partition))
+      Instance.wake(Instance.loader(name, partition))
+    end
+
+    Native.tidy(engine)
+    state
+  end
+
+  defp report(%{instance: %{telemetry: false}} = state), do: state
+
+  defp report(%{instance: instance, reported: before} = state) do
+    stats = Native.stats(instance.engine)
+    refused = stats.overloads - before.overloads
+    users = stats.evictions - before.evictions
+
+    if users > 0 do
+      states = stats.evicted_states - before.evicted_states
+      Telemetry.execute(instance, :evict, %{users: users, states: states}, %{})
+    end
+
+    if refused > 0 do
+      measurements = %{refused: refused, dirty_memory: stats.dirty_memory}
+      Telemetry.execute(instance, :overload, measurements, %{})
+    end
+
+    %{state | reported: stats}
+  end
+end

@@ -1,0 +1,97 @@
+defmodule ReadStates.Store do
+  @moduledoc """
+  Where read states are kept when they are not in memory: the behaviour of a store.
+
+  `ReadStates.Store.Local` keeps them in files and `ReadStates.Store.Memory` in memory, for tests. The guide
+  [Writing a store](writing_a_store.md) shows a third, written in Elixir, and the tests that every store must pass.
+
+  A store knows read states as *entries* (`t:ReadStates.Batch.entry/0`): rows, deletes of one read state, and deletes
+  of a user. They come in batches, which are enumerable.
+
+  ## The version rule
+
+  Every entry has a version. Versions grow with time, but entries do not come in their order: a commit may be late,
+  come twice, or be cut off by a crash and come again. So **an entry applies only if its version is above what the store
+  has for that read state**, which is the highest of
+
+  - the version of the row,
+  - the version of the delete of this read state,
+  - the version of the delete of the user.
+
+  An equal version is the same write come again, and changes nothing. The delete of a user removes the user's rows whose
+  version is not above its own, and leaves the others.
+
+  For this, a store must remember deletes: after the commit of a row at version 1 and of a delete at version 3, a row at
+  version 2 is late, and must not come back to life. A delete has to be remembered for as long as a commit that is older
+  may still arrive. An instance gives a commit up after a minute and stamps the next try anew, so an hour is ample
+  (versions are microseconds since 1970).
+
+  The entries of one batch may be of the same user and even of the same read state, in any order. The rule sorts them out.
+
+  ## Who calls when
+
+  `c:open/2` is called once, before anything else. `c:load/3`, `c:commit/2` and `c:scan/2` are called from short-lived
+  processes, several at a time: two calls at the same time never concern the same user, except for a commit that was
+  given up because it took too long and may still be under way while it is tried again. When a call takes too long, its
+  process is killed. The process that called `c:open/2` may be killed too, and its successor goes on with the same
+  `t:t/0`: a store must not be linked to it.
+
+  `c:close/1` is called when the instance stops, after all other calls.
+
+  An error of a store is never fatal: loads and commits are tried again, with growing pauses.
+  """
+
+  @typedoc "What `c:open/2` returns: whatever the store needs to find its data."
+  @type t :: term
+
+  @typedoc "Microseconds since 1970, from 0 to 2^64 - 1: when something was written. Unique for each write to a read state."
+  @type version :: non_neg_integer
+
+  @typedoc "Where the next page starts: whatever the store likes, except nil."
+  @type cursor :: term
+
+  @typedoc "What the instance is called, and its counters in the order in which rows have them."
+  @type context :: %{name: atom, counters: [atom, ...]}
+
+  @doc """
+  Opens the store.
+
+  Returns its floor: the highest version it has ever seen, or 0 if it cannot know. The instance stamps everything above it,
+  even if its clock is behind.
+
+  Raises `ArgumentError` if `opts` are wrong, and returns an error if they are right, but the store cannot be opened.
+  """
+  @callback open(opts :: keyword, context) ::
+              {:ok, t, floor :: version} | {:error, reason :: term}
+
+  @doc """
+  Reads one page of what there is of `users`: every row, and every delete that is remembered, each with its version.
+
+  The first page has the cursor nil; the last page returns nil for the next. A page should not have many more than
+  10,000 entries, because a user may have 100,000. Entries may come in any order, and pages may be empty. Users that
+  do not exist have no entries.
+  """
+  @callback load(t, users :: [ReadStates.id()], cursor | nil) ::
+              {:ok, ReadStates.Batch.t(), cursor | nil} | {:error, reason :: term}
+
+  @doc """
+  Writes a batch under the version rule.
+
+  When it returns `:ok`, what it wrote is as durable as the store can make it. If the store can, all of a batch is written
+  or nothing; if not, an error or a crash may leave a part, and the batch is committed again.
+  """
+  @callback commit(t, ReadStates.Batch.t()) :: :ok | {:error, reason :: term}
+
+  @doc """
+  Reads one page of everything, as `c:load/3` does of some users; what is there of a user comes together.
+
+  For tools that look at all the data. What is committed meanwhile may or may not be seen.
+  """
+  @callback scan(t, cursor | nil) ::
+              {:ok, ReadStates.Batch.t(), cursor | nil} | {:error, reason :: term}
+
+  @doc """
+  Lets go of everything the store holds. Calls that come later return errors, and the data can be opened again.
+  """
+  @callback close(t) :: :ok
+end

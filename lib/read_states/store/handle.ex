@@ -1,0 +1,17 @@
+defmodule ReadStates.Store.Handle do
+  @moduledoc false
+  # The calls on a store that is written in Rust, once it is open.
+
+  alias ReadStates.{Batch, Native}
+
+  # Entries a page.
+  @page 10_000
+
+  def load(store, users, cursor), do: page(Native.store_load(store, users, cursor, @page))
+  def scan(store, cursor), do: page(Native.store_scan(store, cursor, @page))
+  def commit(store, %Batch{binary: binary}), do: Native.store_commit(store, binary)
+  def close(store), do: Native.store_close(store)
+
+  defp page({:ok, binary, next}), do: {:ok, %Batch{binary: binary}, next}
+  defp page({:error, reason}), do: {:error, reason}
+end

@@ -1,0 +1,63 @@
+defmodule ReadStates.Store.Local do
+  @moduledoc """
+  Keeps read states in a directory of the local disk. This is the default store.
+
+      {ReadStates, name: MyApp.ReadStates, store: {ReadStates.Store.Local, path: "data/read_states"}}
+
+  A commit that returned is on disk, and survives `kill -9` and the loss of power. The files are those of
+  [fjall](https://crates.io/crates/fjall), a log-structured store, in the library's own VM; there is no server to run.
+
+  ## Options
+
+  - `:path` (string, required) - the directory. It is made, with its parents, if it is not there. A relative path starts at
+    the current directory. It belongs to the instance alone: give each its own.
+
+  ## Errors at start
+
+  `c:ReadStates.Store.open/2`, and so the start of the instance, returns `{:error, {reason, text}}`, where the text is for people
+  and names the path, and the reason is one of
+
+  | reason | |
+  |---|---|
+  | `:in_use` | another instance has the directory open, in this VM or in another |
+  | `:not_writable` | the directory cannot be made or written to |
+  | `:not_ours` | there is something else, or the store of a version of the library that this one cannot read; it is left as it is |
+  | `:counters_changed` | the instance's counters do not start with those the store was written with, in their order; new ones may only be appended |
+  | `:damaged_header` | the file `read_states.json` in it cannot be understood |
+  | `:damaged` | the files below `rows` cannot be understood |
+  | `:io` | the operating system refused something |
+
+  Later calls return `{:error, {:io, text}}` when the operating system refuses something, for example because the disk is
+  full, and work again as soon as it does not; `{:error, {:damaged, text}}`; and `{:error, :closed}` after `c:ReadStates.Store.close/1`.
+  """
+
+  @behaviour ReadStates.Store
+
+  alias ReadStates.Native
+  alias ReadStates.Store.Handle
+
+  @impl true
+  def open(opts, %{counters: counters}) do
+    path = path!(ReadStates.Argument.options!(opts, [:path]))
+    Native.local_open(Path.expand(path), Enum.map(counters, &Atom.to_string/1))
+  end
+
+  defp path!(opts) do
+    case opts[:path] do
+      path when is_binary(path) and path != "" -> path
+      other -> ReadStates.Argument.invalid!(:path, other, "the path of a directory, a string")
+    end
+  end
+
+  @impl true
+  defdelegate load(store, users, cursor), to: Handle
+
+  @impl true
+  defdelegate commit(store, batch), to: Handle
+
+  @impl true
+  defdelegate scan(store, cursor), to: Handle
+
+  @impl true
+  defdelegate close(store), to: Handle
+end

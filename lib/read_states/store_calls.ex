@@ -1,0 +1,80 @@
+defmodule ReadStates.StoreCalls do
+  @moduledoc false
+  # The calls to the store that a loader or a committer has under way: each in a task of its
+  # own, a bounded number at a time, each for a limited time, and none while the store fails.
+  #
+  # A call that takes too long counts as failed and its task is killed, but its place is free only
+  # when the task is really gone: a store that hangs cannot pile up calls.
+
+  alias ReadStates.Backoff
+
+  defstruct [:tasks, :most, :timeout, calls: %{}, backoff: %Backoff{}, paused: false]
+
+  def new(tasks, opts) do
+    %__MODULE__{tasks: tasks, most: opts[:most], timeout: opts[:timeout]}
+  end
+
+  def room?(%{paused: true}), do: false
+  def room?(%{calls: calls, most: most}), do: map_size(calls) < most
+
+  # Runs `fun`, which belongs to `job`.
+  def start(%{calls: calls} = state, job, fun) do
+    task = Task.Supervisor.async(state.tasks, fun)
+    timer = Process.send_after(self(), {:timeout, task.ref}, state.timeout)
+    call = %{job: job, pid: task.pid, timer: timer, since: System.monotonic_time()}
+    %{state | calls: Map.put(calls, task.ref, call)}
+  end
+
+  # What a message means: {:done, job, result, duration}, {:again} or nothing.
+  def handle({ref, result}, %{calls: calls} = state) when is_map_key(calls, ref) do
+    Process.demonitor(ref, [:flush])
+    {call, calls} = Map.pop!(calls, ref)
+    Process.cancel_timer(call.timer)
+    finish(%{state | calls: calls}, call, result)
+  end
+
+  def handle({:DOWN, ref, :process, _pid, reason}, %{calls: calls} = state)
+      when is_map_key(calls, ref) do
+    {call, calls} = Map.pop!(calls, ref)
+    state = %{state | calls: calls}
+
+    case call do
+      %{job: nil} ->
+        {:again, state}
+
+      _call ->
+        Process.cancel_timer(call.timer)
+        finish(state, call, {:error, {:exit, reason}})
+    end
+  end
+
+  def handle({:timeout, ref}, %{calls: calls} = state) when is_map_key(calls, ref) do
+    call = Map.fetch!(calls, ref)
+    Process.exit(call.pid, :kill)
+    state = %{state | calls: Map.put(calls, ref, %{call | job: nil})}
+    finish(state, call, {:error, :timeout})
+  end
+
+  def handle(:resume, state), do: {:again, %{state | paused: false}}
+  # Of a task that was killed, or of a timer that was too late to cancel.
+  def handle({:EXIT, _pid, _reason}, state), do: {:ignore, state}
+  def handle({:timeout, _ref}, state), do: {:ignore, state}
+  def handle(_other, state), do: {:ignore, state}
+
+  defp finish(state, %{job: nil}, _late_result), do: {:again, state}
+
+  defp finish(state, call, result) do
+    duration = System.monotonic_time() - call.since
+    {:done, call.job, result, duration, pace(state, result)}
+  end
+
+  defp pace(state, {:ok, _result}), do: %{state | backoff: Backoff.succeeded(state.backoff)}
+
+  defp pace(%{paused: true} = state, {:error, _reason}), do: state
+
+  defp pace(state, {:error, _reason}) do
+    {delay, backoff} = Backoff.failed(state.backoff)
+    Process.send_after(self(), :resume, delay)
+    %{state | backoff: backoff, paused: true}
+  end
+end

@@ -1,0 +1,79 @@
+//! Commits and flushes.
+
+use std::panic::RefUnwindSafe;
+
+use parking_lot::Mutex;
+use read_states_engine::commit::Commit;
+use rustler::types::atom::{self, Atom};
+use rustler::{Encoder, Env, NewBinary, Resource, ResourceArc, Term};
+
+use crate::clock::now;
+use crate::disposal::Disposed;
+use crate::engine::EngineResource;
+
+mod atoms {
+    rustler::atoms! { stale }
+}
+
+/// A commit, until it has succeeded or failed. If its owner dies, it has failed.
+pub struct CommitResource(Mutex<Option<Disposed<Commit>>>);
+
+#[rustler::resource_impl]
+impl Resource for CommitResource {}
+
+// A lock that is let go by a panic guards an engine that is whole: the engine checks what can
+// fail before it changes anything.
+impl RefUnwindSafe for CommitResource {}
+
+impl CommitResource {
+    fn take(&self) -> Option<Commit> {
+        self.0.lock().take().and_then(Disposed::into_inner)
+    }
+}
+
+type Engine = ResourceArc<EngineResource>;
+type Handle = ResourceArc<CommitResource>;
+
+/// Takes a snapshot of what is due: `{commit, batch, users, entries}`, or nil if nothing is.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn begin_commit(env: Env<'_>, engine: Engine, partition: usize, most: usize) -> Term<'_> {
+    let Some(commit) = engine.engine.begin_commit(partition, most, now()) else {
+        return atom::nil().encode(env);
+    };
+    let batch = NewBinary::from_slice(env, commit.batch());
+    let (users, entries) = (commit.users(), commit.entries());
+    let resource = CommitResource(Mutex::new(Some(Disposed::new(commit))));
+    let batch: Term = batch.into();
+    (ResourceArc::new(resource), batch, users, entries).encode(env)
+}
+
+/// The store has it: what did not change since is clean. `:ok` or `:stale`.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn commit_succeeded(commit: Handle) -> Atom {
+    match commit.take() {
+        Some(commit) => {
+            commit.succeed(now());
+            atom::ok()
+        }
+        None => atoms::stale(),
+    }
+}
+
+/// The store may not have it: it is dirty again.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn commit_failed(commit: Handle) -> Atom {
+    drop(commit.take());
+    atom::ok()
+}
+
+/// Makes everything that was accepted in the partition due; names the flush.
+#[rustler::nif]
+fn flush(engine: Engine, partition: usize) -> u64 {
+    engine.engine.flush(partition)
+}
+
+/// Whether the store has everything from before the flush.
+#[rustler::nif]
+fn is_flushed(engine: Engine, partition: usize, flush: u64) -> bool {
+    engine.engine.is_flushed(partition, flush)
+}

@@ -1,0 +1,441 @@
+//! The engine's operations and reads.
+
+use std::panic::RefUnwindSafe;
+use std::sync::Arc;
+
+use read_states_engine::WriteError;
+use read_states_engine::engine::{Config, Engine, Resize, UserOperation, Wake};
+use read_states_engine::id::{Channel, Id};
+use read_states_engine::operation::{Change, Operation};
+use read_states_engine::read::{Found, LoadQueueFull, Query};
+use read_states_engine::read_state::{MAX_COUNTERS, ReadState};
+use read_states_engine::stats::Stats;
+use rustler::types::atom::{self, Atom};
+use rustler::{Encoder, Env, Error, NewBinary, NifResult, Resource, ResourceArc, SerdeTerm, Term};
+
+use crate::clock::now;
+use crate::disposal::Disposed;
+use crate::operations::{
+    LONG_LIST, ListError, consume_timeslice, decode_counters, decode_operations, decode_users,
+    length,
+};
+
+mod atoms {
+    rustler::atoms! {
+        absent, closed, element, long, not_a_list, overloaded, too_long, wake
+    }
+}
+
+/// An engine, and what the BEAM calls its counters.
+pub struct EngineResource {
+    pub engine: Disposed<Arc<Engine>>,
+    names: Vec<Atom>,
+}
+
+#[rustler::resource_impl]
+impl Resource for EngineResource {}
+
+// A lock that is let go by a panic guards an engine that is whole: the engine checks what can
+// fail before it changes anything.
+impl RefUnwindSafe for EngineResource {}
+
+type Handle = ResourceArc<EngineResource>;
+
+/// What a write answers: `:ok`, `:wake` (also done, and somebody should look after the
+/// engine), `:overloaded` or `:closed`.
+fn answer(done: Result<Wake, WriteError>) -> Atom {
+    match done {
+        Ok(Wake::No) => atom::ok(),
+        Ok(Wake::Yes) => atoms::wake(),
+        Err(WriteError::Overloaded) => atoms::overloaded(),
+        Err(WriteError::Closed) => atoms::closed(),
+    }
+}
+
+#[rustler::nif]
+fn new(SerdeTerm(config): SerdeTerm<Config>, names: Vec<Atom>) -> NifResult<Handle> {
+    let partitions = 1..=config.shards;
+    if !(1..=MAX_COUNTERS).contains(&names.len())
+        || names.len() != config.counters
+        || !config.shards.is_power_of_two()
+        || !partitions.contains(&config.partitions)
+    {
+        return Err(Error::BadArg);
+    }
+    Ok(ResourceArc::new(EngineResource {
+        engine: Disposed::new(Arc::new(Engine::new(config))),
+        names,
+    }))
+}
+
+fn change(handle: &EngineResource, user: Id, channel: Channel, change: Change) -> Atom {
+    let operation = Operation::Change { channel, change };
+    answer(handle.engine.apply(user, &operation, now()))
+}
+
+#[rustler::nif]
+fn ack(handle: Handle, user: Id, kind: u8, id: Id, message: Id) -> Atom {
+    change(&handle, user, Channel { kind, id }, Change::Ack { message })
+}
+
+/// A counter goes up by `by`, or `down`.
+fn count(
+    handle: &EngineResource,
+    message: Id,
+    counter: u8,
+    by: u32,
+    down: bool,
+) -> NifResult<Change> {
+    if usize::from(counter) >= handle.names.len() {
+        return Err(Error::BadArg);
+    }
+    Ok(if down {
+        Change::Decrement {
+            message,
+            counter,
+            by,
+        }
+    } else {
+        Change::Increment {
+            message,
+            counter,
+            by,
+        }
+    })
+}
+
+#[rustler::nif]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the arguments of the Elixir function"
+)]
+fn add(
+    handle: Handle,
+    user: Id,
+    kind: u8,
+    id: Id,
+    message: Id,
+    counter: u8,
+    by: u32,
+    down: bool,
+) -> NifResult<Atom> {
+    let counted = count(&handle, message, counter, by, down)?;
+    Ok(change(&handle, user, Channel { kind, id }, counted))
+}
+
+#[rustler::nif]
+fn put(handle: Handle, user: Id, kind: u8, id: Id, message: Id, counters: Term) -> NifResult<Atom> {
+    let counters = decode_counters(counters, &handle.names).ok_or(Error::BadArg)?;
+    let state = ReadState {
+        last_message_id: message,
+        counters,
+    };
+    Ok(change(
+        &handle,
+        user,
+        Channel { kind, id },
+        Change::Put { state },
+    ))
+}
+
+#[rustler::nif]
+fn delete(handle: Handle, user: Id, kind: u8, id: Id) -> Atom {
+    change(&handle, user, Channel { kind, id }, Change::Delete)
+}
+
+#[rustler::nif]
+fn delete_user(handle: Handle, user: Id) -> Atom {
+    answer(handle.engine.apply(user, &Operation::DeleteUser, now()))
+}
+
+/// `:not_a_list`, `:too_long` or `{:element, index}`.
+fn list_error<'a>(env: Env<'a>, error: ListError) -> Term<'a> {
+    match error {
+        ListError::NotAList => atoms::not_a_list().encode(env),
+        ListError::TooLong => atoms::too_long().encode(env),
+        ListError::Element(index) => (atoms::element(), index).encode(env),
+    }
+}
+
+/// Runs a batch, or answers `long` if that would hold a normal scheduler for too long.
+fn batch<'a>(
+    env: Env<'a>,
+    handle: &EngineResource,
+    list: Term<'a>,
+    dirty: bool,
+    decode: impl FnOnce() -> Result<Vec<UserOperation>, ListError>,
+) -> Term<'a> {
+    match length(list) {
+        Ok(length) if length > LONG_LIST && !dirty => return atoms::long().encode(env),
+        Ok(length) => consume_timeslice(env, length),
+        Err(error) => return list_error(env, error),
+    }
+    match decode() {
+        Ok(operations) => answer(handle.engine.apply_all(&operations, now())).encode(env),
+        Err(error) => list_error(env, error),
+    }
+}
+
+fn update_batch<'a>(
+    env: Env<'a>,
+    handle: &EngineResource,
+    list: Term<'a>,
+    dirty: bool,
+) -> Term<'a> {
+    batch(env, handle, list, dirty, || {
+        decode_operations(list, &handle.names)
+    })
+}
+
+#[rustler::nif]
+fn update<'a>(env: Env<'a>, handle: Handle, operations: Term<'a>) -> Term<'a> {
+    update_batch(env, &handle, operations, false)
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn update_long<'a>(env: Env<'a>, handle: Handle, operations: Term<'a>) -> Term<'a> {
+    update_batch(env, &handle, operations, true)
+}
+
+/// One change for many users.
+fn add_batch<'a>(
+    env: Env<'a>,
+    handle: &EngineResource,
+    users: Term<'a>,
+    channel: Channel,
+    change: Change,
+    dirty: bool,
+) -> Term<'a> {
+    let operation = Operation::Change { channel, change };
+    batch(env, handle, users, dirty, || {
+        let users = decode_users(users)?.into_iter();
+        Ok(users
+            .map(|user| UserOperation { user, operation })
+            .collect())
+    })
+}
+
+#[rustler::nif]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the arguments of the Elixir function"
+)]
+fn add_many<'a>(
+    env: Env<'a>,
+    handle: Handle,
+    users: Term<'a>,
+    kind: u8,
+    id: Id,
+    message: Id,
+    counter: u8,
+    by: u32,
+    down: bool,
+) -> NifResult<Term<'a>> {
+    let counted = count(&handle, message, counter, by, down)?;
+    Ok(add_batch(
+        env,
+        &handle,
+        users,
+        Channel { kind, id },
+        counted,
+        false,
+    ))
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the arguments of the Elixir function"
+)]
+fn add_many_long<'a>(
+    env: Env<'a>,
+    handle: Handle,
+    users: Term<'a>,
+    kind: u8,
+    id: Id,
+    message: Id,
+    counter: u8,
+    by: u32,
+    down: bool,
+) -> NifResult<Term<'a>> {
+    let counted = count(&handle, message, counter, by, down)?;
+    Ok(add_batch(
+        env,
+        &handle,
+        users,
+        Channel { kind, id },
+        counted,
+        true,
+    ))
+}
+
+/// `{:ok, value}`, `{:absent, partition}`, `:long` or `:overloaded`.
+fn found<'a, T>(
+    env: Env<'a>,
+    handle: &EngineResource,
+    user: Id,
+    found: Result<Found<T>, LoadQueueFull>,
+    encode: impl FnOnce(T) -> Term<'a>,
+) -> Term<'a> {
+    match found {
+        Ok(Found::Resident(value)) => (atom::ok(), encode(value)).encode(env),
+        Ok(Found::Absent) => (atoms::absent(), handle.engine.partition_of(user)).encode(env),
+        Ok(Found::Long) => atoms::long().encode(env),
+        Err(LoadQueueFull) => atoms::overloaded().encode(env),
+    }
+}
+
+/// Reads one read state: `{:ok, {last_message_id, counters by name}}` and as in [`found`].
+#[rustler::nif]
+fn get<'a>(env: Env<'a>, handle: Handle, user: Id, kind: u8, id: Id) -> NifResult<Term<'a>> {
+    let state = handle.engine.get(user, Channel { kind, id });
+    let mut keys = [atom::nil().encode(env); MAX_COUNTERS];
+    let mut values = keys;
+    let encode = |state: ReadState| {
+        for (index, name) in handle.names.iter().enumerate() {
+            keys[index] = name.encode(env);
+            values[index] = state.counters[index].encode(env);
+        }
+        let counters = handle.names.len();
+        let map = Term::map_from_term_arrays(env, &keys[..counters], &values[..counters]);
+        let map = map.unwrap_or_else(|_| Term::map_new(env));
+        (state.last_message_id, map).encode(env)
+    };
+    Ok(found(env, &handle, user, state, encode))
+}
+
+#[rustler::nif]
+fn total(env: Env<'_>, handle: Handle, user: Id, counter: usize) -> NifResult<Term<'_>> {
+    if counter >= handle.names.len() {
+        return Err(Error::BadArg);
+    }
+    let total = handle.engine.total(user, counter);
+    Ok(found(env, &handle, user, total, |total| total.encode(env)))
+}
+
+/// Read states as one binary, which Elixir takes apart faster than it gets structs from here:
+/// for each `kind: 8, channel: 64, last message: 64, counters: 32 each`, in the machine's order.
+fn list_binary<'a>(
+    env: Env<'a>,
+    handle: &EngineResource,
+    user: Id,
+    after: Option<(u8, Id)>,
+    limit: Option<usize>,
+    nonzero: Option<usize>,
+    long: bool,
+) -> NifResult<Term<'a>> {
+    let counters = handle.names.len();
+    if nonzero.is_some_and(|counter| counter >= counters) {
+        return Err(Error::BadArg);
+    }
+    let query = Query {
+        after: after.map(|(kind, id)| Channel { kind, id }),
+        limit,
+        nonzero,
+    };
+    let states = handle.engine.list(user, query, long, now());
+    let encode = |states: Vec<(Channel, ReadState)>| {
+        let size = 17 + 4 * counters;
+        let mut binary = NewBinary::new(env, size * states.len());
+        for (chunk, (channel, state)) in binary.chunks_exact_mut(size).zip(&states) {
+            chunk[0] = channel.kind;
+            chunk[1..9].copy_from_slice(&channel.id.to_ne_bytes());
+            chunk[9..17].copy_from_slice(&state.last_message_id.to_ne_bytes());
+            for (bytes, counter) in chunk[17..].chunks_exact_mut(4).zip(state.counters) {
+                bytes.copy_from_slice(&counter.to_ne_bytes());
+            }
+        }
+        binary.into()
+    };
+    Ok(found(env, handle, user, states, encode))
+}
+
+#[rustler::nif]
+fn list(
+    env: Env<'_>,
+    handle: Handle,
+    user: Id,
+    after: Option<(u8, Id)>,
+    limit: Option<usize>,
+    nonzero: Option<usize>,
+) -> NifResult<Term<'_>> {
+    list_binary(env, &handle, user, after, limit, nonzero, false)
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn list_long(
+    env: Env<'_>,
+    handle: Handle,
+    user: Id,
+    after: Option<(u8, Id)>,
+    limit: Option<usize>,
+    nonzero: Option<usize>,
+) -> NifResult<Term<'_>> {
+    list_binary(env, &handle, user, after, limit, nonzero, true)
+}
+
+/// Queues those of the users who are not resident for loading: `{:ok, [{user, partition}]}`,
+/// `:overloaded`, or what is wrong with the list.
+#[rustler::nif]
+fn want<'a>(env: Env<'a>, handle: Handle, users: Term<'a>) -> Term<'a> {
+    let users = match decode_users(users) {
+        Ok(users) => users,
+        Err(error) => return list_error(env, error),
+    };
+    consume_timeslice(env, users.len());
+    let mut absent = Vec::new();
+    for user in users {
+        match handle.engine.want(user) {
+            Ok(true) => {}
+            Ok(false) => absent.push((user, handle.engine.partition_of(user))),
+            Err(LoadQueueFull) => return atoms::overloaded().encode(env),
+        }
+    }
+    (atom::ok(), absent).encode(env)
+}
+
+/// Those of the users who are not resident; sees to it that they are queued or being loaded.
+#[rustler::nif]
+fn absent(env: Env<'_>, handle: Handle, users: Vec<Id>) -> Vec<Id> {
+    consume_timeslice(env, users.len());
+    let mut users = users;
+    users.retain(|user| !handle.engine.queue_unless_resident(*user));
+    users
+}
+
+/// Users waiting to be loaded.
+#[rustler::nif]
+fn load_queue(handle: Handle) -> usize {
+    handle.engine.load_queue()
+}
+
+#[rustler::nif]
+fn attend(handle: Handle) -> Atom {
+    handle.engine.attend();
+    atom::ok()
+}
+
+/// Evicts until the bounds are kept and frees what was too large to be freed on the way.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn tidy(handle: Handle) -> Atom {
+    handle.engine.evict(now());
+    handle.engine.reclaim();
+    atom::ok()
+}
+
+#[rustler::nif]
+fn close(handle: Handle, closed: bool) -> Atom {
+    handle.engine.close(closed);
+    atom::ok()
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn resize(handle: Handle, SerdeTerm(bounds): SerdeTerm<Resize>) -> Atom {
+    handle.engine.resize(bounds, now());
+    atom::ok()
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn stats(handle: Handle) -> SerdeTerm<Stats> {
+    SerdeTerm(handle.engine.stats())
+}
