@@ -37,7 +37,7 @@ defmodule ReadStates do
   | `{:error, :store_unavailable}` | reads, `load/2`, `commit/1` | the store has failed; the log says how |
   """
 
-  alias ReadStates.{Argument, Flush, Instance, Loader, Native, Options, ReadState}
+  alias ReadStates.{Argument, Flush, Instance, Loader, Native, Options, ReadState, Stats}
 
   @typedoc "A user, a channel or a message: an integer from 0 to 2^64 - 1."
   @type id :: 0..0xFFFF_FFFF_FFFF_FFFF
@@ -507,18 +507,7 @@ defmodule ReadStates do
   def commit(name), do: Flush.run(Instance.fetch!(name), :infinity)
 
   @doc """
-  Figures of an instance, at a glance; a map of integers. Counts are since the engine was started.
-
-    * `users`, `states`, `channels` - resident users, their read states, and the channels of these;
-    * `dirty_users` - users with something uncommitted; `pending_operations` - operations on users
-      who are not resident;
-    * `load_queue` - users waiting to be loaded;
-    * `memory`, `dirty_memory` - bytes, of everything and of users with something uncommitted;
-    * `capacity`, `max_memory`, `max_dirty_memory` - the bounds;
-    * `hits`, `misses` - reads of users who were resident, and reads that waited for a load;
-    * `loads`, `evictions` - users loaded and evicted; `evicted_states` - their read states;
-    * `commits`, `committed_entries` - batches committed, and rows and deletes in them;
-    * `overloads` - calls refused because `dirty_memory` was at its bound.
+  Figures of an instance, at a glance: see `ReadStates.Stats`.
 
   Raises `ArgumentError` if there is no such instance.
 
@@ -526,8 +515,8 @@ defmodule ReadStates do
       iex> ReadStates.load(MyApp.ReadStates, [1])
       iex> %{users: 1, states: 1, capacity: 5_000_000} = ReadStates.stats(MyApp.ReadStates)
   """
-  @spec stats(name()) :: %{required(atom()) => non_neg_integer()}
-  def stats(name), do: Native.stats(Instance.fetch!(name).engine)
+  @spec stats(name()) :: Stats.t()
+  def stats(name), do: Stats.of(Instance.fetch!(name).engine)
 
   @doc """
   Changes the bounds of a running instance: `:capacity`, `:memory` and `:dirty_memory`, see
@@ -547,7 +536,7 @@ defmodule ReadStates do
         ) :: :ok
   def resize(name, opts) do
     %{engine: engine} = Instance.fetch!(name)
-    stats = Native.stats(engine)
+    stats = Stats.of(engine)
 
     current = %{
       capacity: stats.capacity,
@@ -555,7 +544,7 @@ defmodule ReadStates do
       dirty_memory: stats.max_dirty_memory
     }
 
-    Native.resize(engine, Options.bounds!(opts, current))
+    Native.resize(engine, Native.fields(Options.bounds!(opts, current)))
   end
 
   # What a write answers, see ReadStates.Native.

@@ -3,7 +3,7 @@ defmodule ReadStates.Instance do
   # What a call on an instance needs, in :persistent_term: so the death of any process loses
   # nothing, and a restarted supervisor finds the live engine again.
 
-  alias ReadStates.{Argument, Native, Options}
+  alias ReadStates.{Argument, Native, Options, Stats}
 
   @enforce_keys [:name, :options, :engine, :store, :counters, :load_timeout, :telemetry]
   defstruct @enforce_keys
@@ -78,7 +78,7 @@ defmodule ReadStates.Instance do
 
   # Other options: nothing of the old engine may be lost, so it must be clean.
   defp replace(instance, options) do
-    case Native.stats(instance.engine) do
+    case Stats.of(instance.engine) do
       %{dirty_users: 0} ->
         close_store(instance)
         erase(instance)
@@ -91,7 +91,7 @@ defmodule ReadStates.Instance do
 
   defp build(options, engine, store) do
     Native.close(engine, false)
-    Native.resize(engine, Map.take(options, [:capacity, :memory, :dirty_memory]))
+    Native.resize(engine, Native.fields(Options.bounds(options)))
 
     %__MODULE__{
       name: options.name,
@@ -107,22 +107,21 @@ defmodule ReadStates.Instance do
   defp new_engine(options, floor) do
     <<writer::64, seed::64>> = :crypto.strong_rand_bytes(16)
 
-    Native.new(
-      %{
-        counters: length(options.counters),
-        capacity: options.capacity,
-        memory: options.memory,
-        dirty_memory: options.dirty_memory,
-        load_queue: @load_queue,
-        commit_after: options.commit_after * 1_000,
-        shards: @shards,
-        partitions: @partitions,
-        writer: writer,
-        floor: floor,
-        seed: seed
-      },
-      options.counters
-    )
+    config = %{
+      counters: length(options.counters),
+      capacity: options.capacity,
+      memory: options.memory,
+      dirty_memory: options.dirty_memory,
+      load_queue: @load_queue,
+      commit_after: options.commit_after * 1_000,
+      shards: @shards,
+      partitions: @partitions,
+      writer: writer,
+      floor: floor,
+      seed: seed
+    }
+
+    Native.new(Native.fields(config), options.counters)
   end
 
   defp open_store(%{store: {module, opts}} = options) do
@@ -143,7 +142,7 @@ defmodule ReadStates.Instance do
     close_store(instance)
     erase(instance)
 
-    case Native.stats(instance.engine) do
+    case Stats.of(instance.engine) do
       %{dirty_users: 0} ->
         :ok
 

@@ -13,10 +13,13 @@ defmodule ReadStates.Native do
     |> :erlang.load_nif(0)
   end
 
+  # A map as serde reads it, with strings for keys.
+  def fields(map), do: Map.new(map, fn {key, value} -> {Atom.to_string(key), value} end)
+
   # The engine: operations. Each answers :ok, :wake, :overloaded or :closed. Those that take a
   # list may also answer :long, and then their twin on a dirty scheduler is to be called, or
   # :not_a_list, :too_long or {:element, index}.
-  def new(_config, _counters), do: unloaded()
+  def new(_fields, _counters), do: unloaded()
   def ack(_engine, _user, _kind, _channel, _message), do: unloaded()
 
   def add(_engine, _user, _kind, _channel, _message, _counter, _by, _down), do: unloaded()
@@ -46,8 +49,8 @@ defmodule ReadStates.Native do
   def attend(_engine), do: unloaded()
   def tidy(_engine), do: unloaded()
   def close(_engine, _closed), do: unloaded()
-  def resize(_engine, _bounds), do: unloaded()
-  def stats(_engine), do: unloaded()
+  def resize(_engine, _fields), do: unloaded()
+  def stats(_engine, _template), do: unloaded()
 
   # Loads.
   def begin_load(_engine, _partition, _most), do: unloaded()

@@ -30,6 +30,9 @@ defmodule ReadStates.Options do
     %{options | store: store(options.store)}
   end
 
+  # The options that can change while the instance runs.
+  def bounds(options), do: Map.take(options, @bounds)
+
   # The bounds `ReadStates.resize/2` takes, checked against those that stay.
   def bounds!(opts, current) do
     Argument.options!(opts, @bounds)

@@ -5,7 +5,7 @@ defmodule ReadStates.Steward do
 
   use GenServer
 
-  alias ReadStates.{Instance, Native, Telemetry}
+  alias ReadStates.{Instance, Native, Stats, Telemetry}
 
   @tick 1_000
 
@@ -17,7 +17,7 @@ defmodule ReadStates.Steward do
   def init(name) do
     instance = Instance.fetch!(name)
     Process.send_after(self(), :tick, @tick)
-    {:ok, %{instance: instance, reported: Native.stats(instance.engine)}, {:continue, :wake}}
+    {:ok, %{instance: instance, reported: Stats.of(instance.engine)}, {:continue, :wake}}
   end
 
   @impl true
@@ -48,7 +48,7 @@ defmodule ReadStates.Steward do
   defp report(%{instance: %{telemetry: false}} = state), do: state
 
   defp report(%{instance: instance, reported: before} = state) do
-    stats = Native.stats(instance.engine)
+    stats = Stats.of(instance.engine)
     refused = stats.overloads - before.overloads
     users = stats.evictions - before.evictions
 

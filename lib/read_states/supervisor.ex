@@ -45,8 +45,8 @@ defmodule ReadStates.Supervisor do
         Supervisor.child_spec({Keeper, options}, shutdown: :infinity),
         {Task.Supervisor, name: Instance.tasks(name)}
       ] ++
-        for(partition <- partitions, do: worker(Loader, name, partition)) ++
-        for(partition <- partitions, do: worker(Committer, name, partition)) ++
+        for(partition <- partitions, do: part(Loader, name, partition)) ++
+        for(partition <- partitions, do: part(Committer, name, partition)) ++
         [{Steward, name}, {Drainer, options}]
 
     Supervisor.init(children,
@@ -56,7 +56,7 @@ defmodule ReadStates.Supervisor do
     )
   end
 
-  defp worker(module, name, partition) do
+  defp part(module, name, partition) do
     Supervisor.child_spec({module, {name, partition}}, id: {module, partition})
   end
 end

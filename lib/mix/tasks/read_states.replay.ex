@@ -83,8 +83,8 @@ defmodule Mix.Tasks.ReadStates.Replay do
     store = Keyword.get(opts, :store, "local")
 
     cond do
+      opts[:path] == "" -> invalid("--path", "")
       store not in ["memory", "local"] -> invalid("--store", store)
-      Keyword.get(opts, :capacity, 1) < 1 -> invalid("--capacity", "#{opts[:capacity]}")
       opts[:path] && store == "memory" -> Mix.raise("--path is for --store local")
       opts[:verify] && !opts[:path] -> Mix.raise("--verify needs --path, the data to verify")
       opts[:verify] && empty?(opts[:path]) -> Mix.raise("--path: no data in #{opts[:path]}")
@@ -107,10 +107,9 @@ defmodule Mix.Tasks.ReadStates.Replay do
     do: Mix.raise("--store must be memory or local, got: #{value || "nothing"}")
 
   defp invalid("--capacity", value),
-    do:
-      Mix.raise("--capacity must be a positive number of read states, got: #{value || "nothing"}")
+    do: Mix.raise("--capacity must be an integer, got: #{value || "nothing"}")
 
-  defp invalid("--path", _no_value), do: Mix.raise("--path must be a directory")
+  defp invalid("--path", _nothing), do: Mix.raise("--path must be a directory")
 
   defp invalid(option, _value) when option in ["--verify", "--no-verify"],
     do: Mix.raise("#{option} takes no value")
@@ -146,13 +145,22 @@ defmodule Mix.Tasks.ReadStates.Replay do
     name = :"#{__MODULE__}.#{System.unique_integer([:positive])}"
 
     try do
-      case DynamicSupervisor.start_child(supervisor, {ReadStates, [name: name] ++ opts}) do
+      case DynamicSupervisor.start_child(supervisor, child_spec([name: name] ++ opts)) do
         {:ok, _instance} -> fun.(name)
+        # Of the local store, with a text for people.
+        {:error, {_reason, text}} when is_binary(text) -> Mix.raise("--path: #{text}")
         {:error, reason} -> Mix.raise("the instance did not start: #{inspect(reason)}")
       end
     after
       DynamicSupervisor.stop(supervisor)
     end
+  end
+
+  # Of the options only the capacity comes from outside.
+  defp child_spec(opts) do
+    ReadStates.child_spec(opts)
+  rescue
+    error in ArgumentError -> Mix.raise("--#{Exception.message(error)}")
   end
 
   defp replay(name, trace, opts) do

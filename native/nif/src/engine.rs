@@ -9,9 +9,10 @@ use read_states_engine::id::{Channel, Id};
 use read_states_engine::operation::{Change, Operation};
 use read_states_engine::read::{Found, LoadQueueFull, Query};
 use read_states_engine::read_state::{MAX_COUNTERS, ReadState};
-use read_states_engine::stats::Stats;
 use rustler::types::atom::{self, Atom};
 use rustler::{Encoder, Env, Error, NewBinary, NifResult, Resource, ResourceArc, SerdeTerm, Term};
+
+use serde::Deserialize;
 
 use crate::clock::now;
 use crate::disposal::Disposed;
@@ -22,7 +23,7 @@ use crate::operations::{
 
 mod atoms {
     rustler::atoms! {
-        absent, closed, element, long, not_a_list, overloaded, too_long, wake
+        __struct__, absent, closed, element, long, not_a_list, overloaded, too_long, wake
     }
 }
 
@@ -41,6 +42,14 @@ impl RefUnwindSafe for EngineResource {}
 
 type Handle = ResourceArc<EngineResource>;
 
+/// The fields of a Rust struct as a plain map with strings for keys: rustler takes a struct for
+/// an Elixir struct of the same name.
+#[derive(Deserialize)]
+struct Fields<T> {
+    #[serde(flatten)]
+    fields: T,
+}
+
 /// What a write answers: `:ok`, `:wake` (also done, and somebody should look after the
 /// engine), `:overloaded` or `:closed`.
 fn answer(done: Result<Wake, WriteError>) -> Atom {
@@ -53,7 +62,10 @@ fn answer(done: Result<Wake, WriteError>) -> Atom {
 }
 
 #[rustler::nif]
-fn new(SerdeTerm(config): SerdeTerm<Config>, names: Vec<Atom>) -> NifResult<Handle> {
+fn new(
+    SerdeTerm(Fields { fields: config }): SerdeTerm<Fields<Config>>,
+    names: Vec<Atom>,
+) -> NifResult<Handle> {
     let partitions = 1..=config.shards;
     if !(1..=MAX_COUNTERS).contains(&names.len())
         || names.len() != config.counters
@@ -430,12 +442,15 @@ fn close(handle: Handle, closed: bool) -> Atom {
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
-fn resize(handle: Handle, SerdeTerm(bounds): SerdeTerm<Resize>) -> Atom {
+fn resize(handle: Handle, SerdeTerm(Fields { fields: bounds }): SerdeTerm<Fields<Resize>>) -> Atom {
     handle.engine.resize(bounds, now());
     atom::ok()
 }
 
+/// Fills in the figures of `template`, an Elixir struct.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn stats(handle: Handle) -> SerdeTerm<Stats> {
-    SerdeTerm(handle.engine.stats())
+fn stats<'a>(env: Env<'a>, handle: Handle, template: Term<'a>) -> NifResult<Term<'a>> {
+    let module = template.map_get(atoms::__struct__())?;
+    let figures = SerdeTerm(handle.engine.stats()).encode(env);
+    figures.map_put(atoms::__struct__(), module)
 }

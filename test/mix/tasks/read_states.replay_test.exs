@@ -56,12 +56,17 @@ defmodule Mix.Tasks.ReadStates.ReplayTest do
     assert refused([trace, "--store", "disk"]) == "--store must be memory or local, got: disk"
     assert refused([trace, "--store"]) == "--store must be memory or local, got: nothing"
 
-    for bad <- ["0", "-1", "many", "1.5", ""] do
-      assert refused([trace, "--capacity", bad]) ==
-               "--capacity must be a positive number of read states, got: #{bad}"
+    for bad <- ["many", "1.5", ""] do
+      assert refused([trace, "--capacity", bad]) == "--capacity must be an integer, got: #{bad}"
+    end
+
+    for bad <- ["0", "-1", "#{2 ** 64}"] do
+      assert refused([trace, "--capacity", bad]) =~
+               ~r/^--capacity must be an integer from 1 to \d+, got: #{bad}$/
     end
 
     assert refused([trace, "--path"]) == "--path must be a directory"
+    assert refused([trace, "--path", ""]) == "--path must be a directory"
     assert refused([trace, "--verify=yes"]) == "--verify takes no value"
     assert refused([trace, "--store", "memory", "--path", data]) == "--path is for --store local"
     assert refused([trace, "--verify"]) == "--verify needs --path, the data to verify"
@@ -78,10 +83,10 @@ defmodule Mix.Tasks.ReadStates.ReplayTest do
              "#{trace}, line 3: sender_id is not an integer in 0..2^64-1: \"one\""
   end
 
-  test "says why the instance did not start", %{trace: trace, data: data} do
+  test "refuses a directory that is not the store's", %{trace: trace, data: data} do
     File.mkdir_p!(data)
     File.write!(Path.join(data, "notes.txt"), "not a store")
 
-    assert refused([trace, "--path", data, "--verify"]) =~ "the instance did not start: "
+    assert refused([trace, "--path", data, "--verify"]) =~ ~r/^--path: .*#{data}.*$/
   end
 end

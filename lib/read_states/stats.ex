@@ -1,0 +1,48 @@
+defmodule ReadStates.Stats do
+  @moduledoc """
+  Figures of an instance, at a glance. All are integers; counts are since the engine was started.
+
+  - `users`, `states`, `channels` - resident users, their read states, and the channels of these;
+  - `dirty_users` - users with something uncommitted;
+  - `pending_operations` - operations on users who are not resident;
+  - `load_queue` - users waiting to be loaded;
+  - `memory`, `dirty_memory` - bytes: of everything, and of users with something uncommitted;
+  - `capacity`, `max_memory`, `max_dirty_memory` - the bounds on `states`, `memory`, `dirty_memory`;
+  - `hits`, `misses` - reads of users who were resident, and reads that waited for a load;
+  - `loads`, `evictions` - users loaded, and users evicted; `evicted_states` - their read states;
+  - `commits`, `committed_entries` - batches committed, and the rows and deletes in them;
+  - `overloads` - calls refused because `dirty_memory` would have passed its bound.
+  """
+
+  alias ReadStates.Native
+
+  @fields [
+    :users,
+    :states,
+    :channels,
+    :dirty_users,
+    :pending_operations,
+    :load_queue,
+    :memory,
+    :dirty_memory,
+    :capacity,
+    :max_memory,
+    :max_dirty_memory,
+    :hits,
+    :misses,
+    :loads,
+    :evictions,
+    :evicted_states,
+    :commits,
+    :committed_entries,
+    :overloads
+  ]
+
+  defstruct Enum.map(@fields, &{&1, 0})
+
+  @type t :: %__MODULE__{unquote_splicing(Enum.map(@fields, &{&1, quote(do: non_neg_integer())}))}
+
+  # The engine fills in the struct, whose keys are atoms that exist.
+  @doc false
+  def of(engine), do: Native.stats(engine, %__MODULE__{})
+end

@@ -1,0 +1,220 @@
+defmodule ReadStates.Store.LocalTest do
+  use ExUnit.Case, async: true
+
+  @moduletag :tmp_dir
+
+  alias ReadStates.Store.Local
+
+  use ReadStates.StoreContract,
+    store: Local,
+    opts: fn context -> [path: Path.join(context.tmp_dir, "store")] end
+
+  @context %{name: __MODULE__, counters: [:mention_count]}
+
+  defp reason(path, context \\ @context) do
+    assert {:error, {reason, text}} = Local.open([path: path], context)
+    assert text =~ path
+    reason
+  end
+
+  describe "a directory" do
+    test "has one owner in this VM, until it is closed", %{opts: [path: path], store: store} do
+      assert reason(path) == :in_use
+      :ok = Local.close(store)
+      {:ok, store, 0} = Local.open([path: path], @context)
+      :ok = Local.close(store)
+    end
+
+    test "has one owner among all VMs", %{tmp_dir: dir} do
+      path = Path.join(dir, "other")
+      port = start_vm(path, "IO.puts(\"open\"); Process.sleep(:infinity)")
+      assert ["open"] = lines(port, 1)
+      assert reason(path) == :in_use
+      kill(port)
+      assert {:ok, store, 0} = Local.open([path: path], @context)
+      :ok = Local.close(store)
+    end
+
+    test "is made with its parents, below the current directory if it is relative", %{
+      tmp_dir: dir
+    } do
+      path = Path.join([dir, "a", "b", "ü c"])
+      {:ok, store, 0} = Local.open([path: Path.relative_to_cwd(path)], @context)
+      :ok = Local.close(store)
+      assert "read_states.json" in File.ls!(path)
+    end
+
+    test "that cannot be written to is an error", %{tmp_dir: dir} do
+      File.write!(Path.join(dir, "file"), "")
+      assert reason(Path.join(dir, "file/below")) == :not_writable
+      assert reason("/proc/read_states") == :not_writable
+    end
+
+    test "of somebody else is refused and left as it is", %{tmp_dir: dir} do
+      path = Path.join(dir, "photos")
+      File.mkdir!(path)
+      File.write!(Path.join(path, "cat.jpg"), "miaow")
+      assert reason(path) == :not_ours
+      assert File.ls!(path) == ["cat.jpg"]
+      assert reason(Path.join(path, "cat.jpg")) == :not_ours
+    end
+
+    test "of another version of the library is refused", %{opts: [path: path], store: store} do
+      :ok = Local.close(store)
+      header = Path.join(path, "read_states.json")
+      json = File.read!(header)
+      File.write!(header, String.replace(json, "\"id_width\": 8", "\"id_width\": 16"))
+      assert reason(path) == :not_ours
+      File.write!(header, "{")
+      assert {:error, {:damaged_header, _}} = Local.open([path: path], @context)
+      File.write!(header, json)
+      {:ok, store, 0} = Local.open([path: path], @context)
+      :ok = Local.close(store)
+      File.write!(Path.join(path, "rows/version"), "x")
+      assert reason(path) == :damaged
+    end
+
+    test "written with other counters is refused", %{opts: [path: path], store: store} do
+      :ok = Local.close(store)
+      assert reason(path, %{@context | counters: [:unread]}) == :counters_changed
+      assert reason(path, %{@context | counters: [:unread, :mention_count]}) == :counters_changed
+
+      {:ok, store, 0} =
+        Local.open([path: path], %{@context | counters: [:mention_count, :unread]})
+
+      :ok = Local.close(store)
+      assert reason(path) == :counters_changed
+    end
+
+    test "is free again when nobody refers to the open store any more", %{tmp_dir: dir} do
+      path = Path.join(dir, "forgotten")
+
+      spawn_monitor(fn ->
+        {:ok, store, 0} = Local.open([path: path], @context)
+        :ok = commit(store, [row(1, 2, 3)])
+      end)
+
+      assert_receive {:DOWN, _, _, _, :normal}, 5_000
+      store = await_open(path, 100)
+      assert scan(store) == [row(1, 2, 3)]
+      :ok = Local.close(store)
+    end
+  end
+
+  test "wrong options are named" do
+    for opts <- [[], [path: nil], [path: ""], [path: ~c"data"], [path: :data]] do
+      assert_raise ArgumentError, ~r/^path must be/, fn -> Local.open(opts, @context) end
+    end
+
+    assert_raise ArgumentError, ~r/:paht/, fn -> Local.open([paht: "x"], @context) end
+  end
+
+  test "a batch or a cursor that is none of its own is an error", %{store: store} do
+    binary = <<Batch.new([row(1, 2, 3)], 1).binary::binary, 0>>
+    assert {:error, {:invalid_batch, _}} = Local.commit(store, %Batch{binary: binary})
+    assert {:error, {:invalid_batch, _}} = Local.commit(store, Batch.new([], 2))
+    assert {:error, {:invalid_cursor, _}} = Local.load(store, [1], "1")
+    assert scan(store) == []
+  end
+
+  @tag timeout: 120_000
+  test "what was acknowledged before a kill -9 is there after it", %{tmp_dir: dir} do
+    path = Path.join(dir, "killed")
+
+    # Commits 500 rows of user n and then deletes user n - 1, for n = 1, 2, …, each with one line when it returned.
+    writer = """
+    alias ReadStates.{Batch, Row}
+
+    Enum.each(Stream.iterate(floor + 1, &(&1 + 1)), fn n ->
+      rows = for channel <- 1..500 do
+        %Row{user: n, kind: 0, channel: channel, version: n, writer: 1, last_message_id: n, counters: [n]}
+      end
+
+      :ok = Local.commit(store, Batch.new([{:delete, n - 1, n} | rows], 1))
+      IO.puts(n)
+    end)
+    """
+
+    last =
+      for kill_after <- [1, 40, 7, 150], reduce: 0 do
+        _before ->
+          port = start_vm(path, writer)
+          acknowledged = lines(port, kill_after)
+          acknowledged = List.last(acknowledged ++ kill(port)) |> String.to_integer()
+
+          {:ok, store, floor} = Local.open([path: path], @context)
+          assert floor in [acknowledged, acknowledged + 1]
+
+          expected =
+            for channel <- 1..500 do
+              row(floor, channel, floor, writer: 1, last_message_id: floor, counters: [floor])
+            end
+
+          assert rows(scan(store)) == expected
+          :ok = Local.close(store)
+          floor
+      end
+
+    assert last >= 198
+  end
+
+  defp await_open(path, tries) do
+    :erlang.garbage_collect()
+
+    case Local.open([path: path], @context) do
+      {:ok, store, _floor} ->
+        store
+
+      {:error, {:in_use, _}} when tries > 1 ->
+        Process.sleep(50)
+        await_open(path, tries - 1)
+    end
+  end
+
+  # Another VM, in which the store at the path is open as `store`.
+  defp start_vm(path, code) do
+    code = """
+    alias ReadStates.Store.Local
+    {:ok, store, floor} = Local.open([path: #{inspect(path)}], %{name: :other, counters: [:mention_count]})
+    _ = {store, floor}
+    #{code}
+    """
+
+    ebin = Application.app_dir(:read_states, "ebin")
+
+    Port.open({:spawn_executable, System.find_executable("elixir")}, [
+      :binary,
+      :exit_status,
+      line: 1_000,
+      args: ["-pa", ebin, "-e", code]
+    ])
+  end
+
+  defp lines(_port, 0), do: []
+
+  defp lines(port, count) do
+    receive do
+      {^port, {:data, {:eol, line}}} -> [line | lines(port, count - 1)]
+      {^port, {:exit_status, status}} -> flunk("the other VM has ended with #{status}")
+    after
+      60_000 -> flunk("the other VM says nothing")
+    end
+  end
+
+  # The lines it wrote until then.
+  defp kill(port) do
+    {:os_pid, pid} = Port.info(port, :os_pid)
+    {_, 0} = System.cmd("kill", ["-9", to_string(pid)])
+    rest(port)
+  end
+
+  defp rest(port) do
+    receive do
+      {^port, {:data, {:eol, line}}} -> [line | rest(port)]
+      {^port, {:data, {:noeol, _cut}}} -> rest(port)
+      {^port, {:exit_status, _status}} -> []
+    after
+      60_000 -> flunk("the other VM lives on")
+    end
+  end
+end
