@@ -15,12 +15,16 @@ defmodule ReadStates.Bench do
     {opts, []} = OptionParser.parse!(args, strict: [states: :integer, seconds: :integer])
     users = max(div(opts[:states] || 1_000_000, @per_user), 1)
     states = users * @per_user
+    # So much that nothing is evicted and no write refused, even with every state dirty.
+    memory = max(200 * states, 512 * 1024 * 1024)
 
     {:ok, instance} =
       ReadStates.start_link(
         name: __MODULE__,
         store: ReadStates.Store.Memory,
-        capacity: 2 * states
+        capacity: 2 * states,
+        memory: memory,
+        dirty_memory: memory
       )
 
     set = :ets.new(:set, [:public])
@@ -35,6 +39,7 @@ defmodule ReadStates.Bench do
       compare(jobs, fn -> prepare.(users) end, opts[:seconds] || 5)
     end
 
+    %{evictions: 0, overloads: 0} = ReadStates.stats(__MODULE__)
     Supervisor.stop(instance)
   end
 

@@ -14,9 +14,10 @@ defmodule ReadStates.Demo do
     store = {ReadStates.Store.Local, path: path}
 
     instance = start(store)
+    %{memory: empty} = ReadStates.stats(__MODULE__)
     figures = replay()
     show_user()
-    show_memory()
+    show_memory(empty)
     Supervisor.stop(instance)
 
     instance = start(store)
@@ -109,13 +110,13 @@ defmodule ReadStates.Demo do
     |> Enum.each(&row.([&1.channel, &1.last_message_id, &1.counters.mention_count]))
   end
 
-  defp show_memory do
+  # An instance has tables before it has its first user: they are shown, but not shared out.
+  defp show_memory(empty) do
     %{users: users, states: states, memory: memory} = ReadStates.stats(__MODULE__)
+    each = Float.round((memory - empty) / states, 1)
 
-    IO.puts(
-      "\nIn memory: #{number(states)} read states of #{users} users, " <>
-        "#{Float.round(memory / states, 1)} bytes each"
-    )
+    IO.puts("\nIn memory: #{number(states)} read states of #{users} users, #{each} bytes each")
+    IO.puts("(#{number(memory)} bytes, #{number(empty)} of them those of an empty instance)\n")
   end
 
   defp compare(figures, again) do

@@ -18,8 +18,8 @@ defmodule ReadStates.Replay do
   @type operation :: :ack | :increment | :list
 
   @doc """
-  Replays `lines` (see `ReadStates.Trace.stream!/2`) on the instance `name`, then reads every state of
-  every user of the trace.
+  Replays `lines` (see `ReadStates.Trace.stream!/2`) on the instance `name`, which is empty, then reads every
+  state of every user of the trace.
 
   The figures are `messages`, `connects`, `acks` and `mentions` (calls, those that changed nothing
   included), and those of `read_back/2`. `:measure` is called with the operation and its time in
