@@ -58,21 +58,19 @@ defmodule ReadStates.Instance do
     end
   end
 
-  defp adopt(%{options: before} = instance, options) do
-    cond do
-      Enum.any?(
-        [:store, :counters, :commit_after],
-        &(Map.get(before, &1) != Map.get(options, &1))
-      ) ->
-        replace(instance, options)
+  # What an engine and its store cannot change while they live.
+  @fixed [:store, :counters, :commit_after]
 
-      instance.store ->
-        {:ok, put(build(options, instance.engine, instance.store))}
-
-      true ->
-        with {:ok, store, _floor} <- open_store(options) do
-          {:ok, put(build(options, instance.engine, store))}
-        end
+  defp adopt(%{options: before, engine: engine} = instance, options) do
+    if Map.take(before, @fixed) == Map.take(options, @fixed) do
+      with {:ok, store} <- reopen_store(instance) do
+        # Bounds that were changed at run time stay, unless the options are new.
+        if Options.bounds(before) != Options.bounds(options), do: resize(engine, options)
+        Native.close(engine, false)
+        {:ok, put(build(options, engine, store))}
+      end
+    else
+      replace(instance, options)
     end
   end
 
@@ -90,9 +88,6 @@ defmodule ReadStates.Instance do
   end
 
   defp build(options, engine, store) do
-    Native.close(engine, false)
-    Native.resize(engine, Native.fields(Options.bounds(options)))
-
     %__MODULE__{
       name: options.name,
       options: options,
@@ -128,6 +123,16 @@ defmodule ReadStates.Instance do
     with {:ok, store, floor} <- module.open(opts, Map.take(options, [:name, :counters])) do
       {:ok, {module, store}, floor}
     end
+  end
+
+  defp reopen_store(%{store: nil, options: options}) do
+    with {:ok, store, _floor} <- open_store(options), do: {:ok, store}
+  end
+
+  defp reopen_store(%{store: store}), do: {:ok, store}
+
+  defp resize(engine, options) do
+    Native.resize(engine, Native.fields(Options.bounds(options)))
   end
 
   defp put(instance) do

@@ -91,9 +91,10 @@ defmodule ReadStates.DetsStore do
   defp apply_entry({:delete, user, _version}, {user, _, _} = object), do: object
 
   defp apply_entry(entry, {user, deleted, states} = object) do
-    known = if known = states[channel(entry)], do: version(known), else: deleted
+    # What is there of a channel is newer than the delete of the user.
+    known = if state = states[channel(entry)], do: version(state), else: deleted
 
-    if version(entry) > max(known, deleted) do
+    if version(entry) > known do
       {user, deleted, Map.put(states, channel(entry), entry)}
     else
       object

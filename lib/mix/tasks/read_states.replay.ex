@@ -97,12 +97,14 @@ defmodule Mix.Tasks.ReadStates.Replay do
   defp empty?(path), do: File.ls(path) in [{:ok, []}, {:error, :enoent}]
 
   # Counts of mentions would be added to those of the earlier replay.
+  @spec not_empty(Path.t()) :: no_return
   defp not_empty(path),
     do:
       Mix.raise(
         "--path: #{path} is not an empty directory; give another one, or --verify to read it back"
       )
 
+  @spec invalid(String.t(), String.t() | nil) :: no_return
   defp invalid("--store", value),
     do: Mix.raise("--store must be memory or local, got: #{value || "nothing"}")
 
@@ -175,6 +177,6 @@ defmodule Mix.Tasks.ReadStates.Replay do
   end
 
   defp print(figures) do
-    for {name, value} <- figures, do: Mix.shell().info("#{name} #{value}")
+    Enum.each(figures, fn {name, value} -> Mix.shell().info("#{name} #{value}") end)
   end
 end

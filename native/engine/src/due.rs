@@ -47,6 +47,7 @@ impl DueQueue {
 
     pub fn pop(&mut self, now: Micros) -> Option<Due> {
         if let Some(user) = self.hurried.pop_front() {
+            shrink(&mut self.hurried);
             return Some(Due::Hurried(user));
         }
         let (deadline, user) = *self.deadlines.front()?;
@@ -55,6 +56,7 @@ impl DueQueue {
         }
         self.flushed = self.flushed.saturating_sub(1);
         self.deadlines.pop_front();
+        shrink(&mut self.deadlines);
         Some(Due::Deadline(deadline, user))
     }
 
@@ -77,6 +79,13 @@ impl DueQueue {
     pub fn bytes(&self) -> usize {
         self.deadlines.capacity() * size_of::<(Micros, Id)>()
             + self.hurried.capacity() * size_of::<Id>()
+    }
+}
+
+/// Gives memory back when a queue is mostly empty.
+pub(crate) fn shrink<T>(queue: &mut VecDeque<T>) {
+    if queue.len() * 4 < queue.capacity() && queue.capacity() > 64 {
+        queue.shrink_to(queue.len() * 2);
     }
 }
 

@@ -7,6 +7,7 @@ use ahash::AHashMap;
 use crossbeam_epoch::pin;
 
 use crate::batch::{Batch, BatchError, Entry, Version};
+use crate::due::shrink;
 use crate::engine::Engine;
 use crate::id::{Channel, Id};
 use crate::now::Now;
@@ -75,6 +76,7 @@ impl Engine {
                 while load.users.len() < most
                     && let Some(user) = shard.wanted.pop_front()
                 {
+                    shrink(&mut shard.wanted);
                     self.shared().totals.unwanted();
                     match shard.find(self.hash(user), user) {
                         Some(Presence::Absent(absent)) if absent.load.is_none() => {

@@ -18,9 +18,9 @@ const MIB: u64 = 1024 * 1024;
 
 /// Blocks of files that were read.
 const CACHE: u64 = 16 * MIB;
-/// Writes that are in no file but the journal. There are up to five such tables
-/// when writes come faster than files are written, and their entries take about
-/// three times what is counted here.
+/// Writes that are in no file but the journal. Of such tables there are up to five
+/// when writes come faster than they can be filed, and they are most of the memory
+/// fjall takes: all in, 65 MB under constant load, and 190 MB with its default of 64.
 const MEMTABLE: u64 = 8 * MIB;
 /// On disk; the least that fjall takes.
 const JOURNAL: u64 = 64 * MIB;
