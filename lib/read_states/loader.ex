@@ -32,8 +32,12 @@ defmodule ReadStates.Loader do
   defp call(loader, request, timeout) do
     GenServer.call(loader, request, timeout)
   catch
-    :exit, {:timeout, _call} -> {:error, :timeout}
-    :exit, _reason -> Process.sleep(1) && :retry
+    :exit, {:timeout, _call} ->
+      {:error, :timeout}
+
+    :exit, _reason ->
+      Process.sleep(1)
+      :retry
   end
 
   def now, do: System.monotonic_time(:millisecond)
