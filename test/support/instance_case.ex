@@ -58,10 +58,12 @@ defmodule ReadStates.InstanceCase do
 
   @doc "What the instance has of these users, see `ReadStates.Model`."
   def read(name, users) do
-    for user <- users,
-        {:ok, [_ | _] = states} <- [ReadStates.list(name, user)],
-        into: %{},
-        do: {user, Map.new(states, &{{&1.kind, &1.channel}, {&1.last_message_id, &1.counters}})}
+    for user <- users, states = states(name, user), states != %{}, into: %{}, do: {user, states}
+  end
+
+  defp states(name, user) do
+    {:ok, states} = ReadStates.list(name, user)
+    Map.new(states, &{{&1.kind, &1.channel}, {&1.last_message_id, &1.counters}})
   end
 
   @doc "Evicts whoever is clean, by capacity."
