@@ -57,7 +57,8 @@ defmodule ReadStates.MixProject do
   defp docs do
     [
       main: "readme",
-      extras: ["README.md"] ++ Enum.sort(Path.wildcard("guides/*.md")) ++ ["CHANGELOG.md"],
+      extras:
+        ["README.md"] ++ Enum.sort(Path.wildcard("guides/*.md")) ++ ["CHANGELOG.md", "LICENSE"],
       groups_for_extras: [Guides: ~r"^guides/"],
       groups_for_modules: [
         Stores: [~r/^ReadStates\.Store/, ReadStates.Batch, ReadStates.Row]

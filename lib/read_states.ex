@@ -424,8 +424,7 @@ defmodule ReadStates do
   end
 
   @doc """
-  The sum of a counter over the user's read states: the badge. The counter is the first of the
-  instance's if none is named.
+  The sum of the instance's first counter over the user's read states: the badge.
 
   Returns `{:ok, sum}`, or `{:error, reason}` if the user could not be loaded. Raises
   `ArgumentError` for an argument that is not possible.
@@ -434,13 +433,18 @@ defmodule ReadStates do
       iex> ReadStates.increment(MyApp.ReadStates, 1, 11, 200, by: 2)
       iex> ReadStates.total(MyApp.ReadStates, 1)
       {:ok, 3}
+  """
+  @spec total(name(), id()) :: {:ok, non_neg_integer()} | {:error, read_error()}
+  def total(name, user), do: total_of(Instance.fetch!(name), user, 0)
+
+  @doc """
+  The sum of a counter over the user's read states, as `total/2`.
+
+      iex> ReadStates.put(MyApp.ReadStates, 1, 10, 100, mention_count: 3)
       iex> ReadStates.total(MyApp.ReadStates, 1, :mention_count)
       {:ok, 3}
   """
-  @spec total(name(), id()) :: {:ok, non_neg_integer()} | {:error, read_error()}
   @spec total(name(), id(), atom()) :: {:ok, non_neg_integer()} | {:error, read_error()}
-  def total(name, user), do: total_of(Instance.fetch!(name), user, 0)
-
   def total(name, user, counter) do
     instance = Instance.fetch!(name)
     total_of(instance, user, Argument.counter!(counter, instance.counters))

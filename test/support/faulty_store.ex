@@ -29,6 +29,9 @@ defmodule ReadStates.FaultyStore do
   @doc "The arguments of the calls so far: options, users, batches as lists of entries. Oldest first."
   def calls(faults, call), do: GenServer.call(faults, {:calls, call})
 
+  @doc "Forgets the calls so far."
+  def forget(faults), do: GenServer.call(faults, :forget)
+
   @doc "How many calls hang."
   def hanging(faults, call), do: GenServer.call(faults, {:hanging, call})
 
@@ -66,7 +69,7 @@ defmodule ReadStates.FaultyStore do
       nil -> fun.()
       {:return, term} -> term
       {:then_return, term} -> fun.() && term
-      {:do, first} -> first.() && fun.()
+      {:do, first} -> with _ <- first.(), do: fun.()
     end
   end
 
@@ -93,6 +96,8 @@ defmodule ReadStates.FaultyStore do
   def handle_call({:calls, call}, _from, state) do
     {:reply, for({^call, argument} <- Enum.reverse(state.calls), do: argument), state}
   end
+
+  def handle_call(:forget, _from, state), do: {:reply, :ok, %{state | calls: []}}
 
   def handle_call({:hanging, call}, _from, state) do
     alive = for {^call, {pid, _}} <- state.hanging, Process.alive?(pid), do: pid

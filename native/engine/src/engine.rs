@@ -28,7 +28,8 @@ pub struct Config {
     pub capacity: usize,
     /// Bound on the bytes of everything, likewise.
     pub memory: usize,
-    /// Bound on the bytes of users with something uncommitted.
+    /// Bound on the bytes of users with something uncommitted. Writes are held to it; a load can
+    /// pass it by the users it brings in, whose pending operations had less weight than they have.
     pub dirty_memory: usize,
     /// Bound on the users waiting to be loaded.
     pub load_queue: usize,
@@ -109,10 +110,6 @@ pub struct Engine {
     /// Whether writes are refused. A batch holds it shared, so that it is not cut in two.
     closed: RwLock<bool>,
 }
-
-/// Least that admitting a batch counts for an operation: what it may find there is not known
-/// before those ahead of it in the batch are done.
-const LEAST_NEED: usize = 128;
 
 impl Engine {
     /// An engine without read states.
@@ -200,8 +197,7 @@ impl Engine {
         }
         let needs = operations.iter().map(|UserOperation { user, operation }| {
             let hash = self.hash(*user);
-            let need = self.shard(hash).need(&self.shared, hash, *user, operation);
-            need.max(LEAST_NEED)
+            self.shard(hash).need(&self.shared, hash, *user, operation)
         });
         let held = totals.reserve(bounds, needs.sum());
         held.ok_or(WriteError::Overloaded)

@@ -22,6 +22,12 @@ use crate::user::{Absent, Presence, Resident, Unsettled, User};
 /// A user with more pending operations than this is loaded now.
 pub(crate) const MAX_PENDING: usize = 64;
 
+/// Bytes that an insertion or a delete takes on average, with room to grow.
+const LEAST_NEED: usize = 64;
+
+/// Bytes that a pending operation takes on average, with room to grow.
+const LEAST_PENDING: usize = 2 * size_of::<Operation>();
+
 /// Why a write was refused; nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteError {
@@ -172,16 +178,21 @@ impl Shard {
         }
     }
 
-    /// Bytes by which an operation grows the dirty memory, at most.
+    /// Bytes by which an operation of a batch grows the dirty memory, at most: also if others of
+    /// the batch come before it, on average over those that insert or delete.
     pub fn need(&mut self, shared: &Shared, hash: u64, user: Id, operation: &Operation) -> usize {
         match (self.find(hash, user), operation) {
             (Some(Presence::Resident(resident)), Operation::Change { channel, change }) => {
                 let guard = pin();
                 let plan = Plan::new(&resident.set, &shared.directory, &guard, *channel, change);
-                change_need(resident, &plan)
+                let least = match (&plan, change) {
+                    (Plan::Insert(_), _) | (_, Change::Delete) => LEAST_NEED,
+                    _ => 0,
+                };
+                change_need(resident, &plan).max(least)
             }
             (Some(Presence::Resident(resident)), Operation::DeleteUser) => first_need(resident),
-            (Some(Presence::Absent(absent)), _) => absent_need(absent),
+            (Some(Presence::Absent(absent)), _) => absent_need(absent).max(LEAST_PENDING),
             (None, _) => absent_need(&Absent::default()),
         }
     }

@@ -112,7 +112,9 @@ pub fn decode_channel(term: Term) -> Option<Channel> {
     if let Ok(id) = term.decode() {
         return Some(Channel { kind: 0, id });
     }
-    let (kind, id) = term.decode().ok()?;
+    // A number that is decoded as an u8 is cut off.
+    let (kind, id): (u32, Id) = term.decode().ok()?;
+    let kind = kind.try_into().ok()?;
     Some(Channel { kind, id })
 }
 
@@ -134,8 +136,8 @@ pub fn decode_counters(term: Term, names: &[Atom]) -> Option<[u32; MAX_COUNTERS]
             set(name, value)?;
         }
     } else {
-        // An improper list is refused, and so is a list longer than there can be counters.
-        if term.list_length().ok()? > MAX_COUNTERS {
+        // An improper list is refused, and so is a list longer than there are counters.
+        if term.list_length().ok()? > names.len() {
             return None;
         }
         for entry in term.decode::<ListIterator>().ok()? {

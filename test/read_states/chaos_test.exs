@@ -1,0 +1,191 @@
+defmodule ReadStates.ChaosTest do
+  use ReadStates.InstanceCase, async: true
+
+  # 200,000 calls from 50 processes while the processes of the instance are killed at random, with room for a tenth of
+  # the read states. Each process has users of its own, so it knows what every read has to return.
+
+  alias ReadStates.Instance
+
+  @moduletag timeout: 600_000
+  @moduletag :tmp_dir
+
+  @processes 50
+  @calls 4_000
+  @users 8
+  @channels 50
+  @capacity div(@processes * @users * @channels, 10)
+
+  for store <- [Memory, Local] do
+    test "nothing is lost on #{inspect(store)}", %{name: name, tmp_dir: tmp_dir} do
+      opts =
+        case unquote(store) do
+          Memory -> [data: Memory.new()]
+          Local -> [path: Path.join(tmp_dir, "store")]
+        end
+
+      opts = [
+        store: {unquote(store), opts},
+        capacity: @capacity,
+        commit_after: 200,
+        counters: [:mention_count, :replies]
+      ]
+
+      supervisor = start!(name, opts)
+      killer = Task.async(fn -> kill(name, %{}) end)
+
+      models =
+        1..@processes
+        |> Enum.map(&Task.async(fn -> work(name, &1) end))
+        |> Task.await_many(:infinity)
+
+      send(killer.pid, :stop)
+      killed = Task.await(killer, :infinity)
+      eventually(fn -> Process.whereis(name) not in [nil, supervisor] end)
+
+      IO.inspect(Enum.sum(Map.values(killed)))
+      # Each of them, and often.
+      for process <- [name, :task | Instance.processes(name)], do: assert(killed[process] > 3)
+      assert ReadStates.stats(name).evictions > 100
+
+      expected = models |> Enum.map(& &1.users) |> Enum.reduce(&Map.merge/2)
+      assert eventually(fn -> ReadStates.commit(name) == :ok end)
+      assert stored(name) == expected
+      assert read(name, users()) == expected
+
+      restart!(name, opts)
+      assert read(name, users()) == expected
+    end
+  end
+
+  # Kills until told to stop, and returns how often each was killed.
+  defp kill(name, killed) do
+    receive do
+      :stop -> killed
+    after
+      :rand.uniform(4) -> kill(name, kill_one(name, killed))
+    end
+  end
+
+  defp kill_one(name, killed) do
+    process = Enum.random([name, :task | Instance.processes(name)])
+    last_started = Process.whereis(Instance.drainer(name))
+
+    with pid when is_pid(pid) <- find(name, process), true <- Process.exit(pid, :kill) do
+      # A supervisor whose children die while it starts gives up, as any other.
+      if process == name do
+        eventually(fn -> Process.whereis(Instance.drainer(name)) not in [nil, last_started] end)
+      end
+
+      Map.update(killed, process, 1, &(&1 + 1))
+    else
+      nil -> killed
+    end
+  end
+
+  # A call to the store.
+  defp find(name, :task) do
+    case Task.Supervisor.children(Instance.tasks(name)) do
+      [] -> nil
+      tasks -> Enum.random(tasks)
+    end
+  catch
+    :exit, _reason -> nil
+  end
+
+  defp find(_name, process), do: Process.whereis(process)
+
+  defp users, do: for(process <- 1..@processes, number <- 1..@users, do: user(process, number))
+
+  # Half of them are bignums.
+  defp user(process, number) when rem(number, 2) == 0, do: process * 1_000 + number
+  defp user(process, number), do: @max - process * 1_000 - number
+
+  # The model of the process's users after all its calls.
+  defp work(name, process) do
+    :rand.seed(:exsss, {ExUnit.configuration()[:seed], process, 0})
+
+    for n <- 1..@calls, reduce: %Model{names: [:mention_count, :replies]} do
+      model ->
+        # So that more is killed meanwhile.
+        if rem(n, 50) == 0, do: Process.sleep(:rand.uniform(20))
+        call(:rand.uniform(20), name, process, model)
+    end
+  end
+
+  defp call(1, name, process, model) do
+    user = user(process)
+    assert answer(fn -> ReadStates.list(name, user) end) == Model.list(model, user)
+    model
+  end
+
+  defp call(2, name, process, model) do
+    {user, counter} = {user(process), counter()}
+
+    assert answer(fn -> ReadStates.total(name, user, counter) end) ==
+             Model.total(model, user, counter)
+
+    model
+  end
+
+  defp call(n, name, process, model) when n in 3..5 do
+    {user, channel} = {user(process), channel()}
+
+    assert answer(fn -> ReadStates.get(name, user, channel) end) ==
+             Model.get(model, user, channel)
+
+    model
+  end
+
+  defp call(6, name, process, model) do
+    operations = for _ <- 1..:rand.uniform(20), do: operation(process)
+    assert ReadStates.update(name, operations) == :ok
+    Model.update(model, operations)
+  end
+
+  defp call(7, name, process, model) do
+    users = for _ <- 1..3, do: user(process)
+    {channel, message} = {channel(), :rand.uniform(1_000)}
+    assert ReadStates.increment(name, users, channel, message) == :ok
+    Model.update(model, for(user <- users, do: {:increment, user, channel, message, 1}))
+  end
+
+  defp call(_n, name, process, model) do
+    operation = operation(process)
+    assert carry_out(name, operation) == :ok
+    Model.operation(model, operation)
+  end
+
+  # Who kills a call to the store makes it fail.
+  defp answer(read) do
+    case read.() do
+      {:ok, answer} -> answer
+      {:error, :store_unavailable} -> answer(read)
+    end
+  end
+
+  defp operation(process) do
+    {user, channel, message} = {user(process), channel(), :rand.uniform(1_000)}
+
+    case :rand.uniform(200) do
+      1 -> {:delete, user}
+      n when n < 20 -> {:delete, user, channel}
+      n when n < 60 -> {:ack, user, channel, message}
+      n when n < 80 -> {:put, user, channel, message, %{counter() => n}}
+      n when n < 100 -> {:decrement, user, channel, message, 1, counter()}
+      _ -> {:increment, user, channel, message, 1, counter()}
+    end
+  end
+
+  defp carry_out(name, {tag, user, channel, message, by, counter}) do
+    apply(ReadStates, tag, [name, user, channel, message, [by: by, counter: counter]])
+  end
+
+  defp carry_out(name, operation) do
+    [tag | arguments] = Tuple.to_list(operation)
+    apply(ReadStates, tag, [name | arguments])
+  end
+
+  defp user(process), do: user(process, :rand.uniform(@users))
+  defp channel, do: {Enum.random([0, 0, 0, 1, 255]), @max - :rand.uniform(@channels)}
+  defp counter, do: Enum.random([:mention_count, :replies])
+end
