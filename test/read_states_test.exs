@@ -293,6 +293,30 @@ defmodule ReadStatesTest do
     end
   end
 
+  test "stats/1 counts what there is and what happened", %{name: name} do
+    assert %{users: 0, states: 0, memory: empty, dirty_memory: 0} = ReadStates.stats(name)
+    :ok = ReadStates.load(name, [1, 2])
+    for user <- 1..3, channel <- 10..11, do: :ok = ReadStates.ack(name, user, channel, 100)
+    {:ok, _} = ReadStates.get(name, 1, 10)
+    {:ok, _} = ReadStates.list(name, 2)
+
+    assert %{users: 2, states: 4, channels: 2, dirty_users: 3, pending_operations: 2} =
+             ReadStates.stats(name)
+
+    {:ok, 0} = ReadStates.total(name, 3)
+    :ok = ReadStates.commit(name)
+    stats = ReadStates.stats(name)
+
+    assert %{users: 3, states: 6, channels: 2, dirty_users: 0, pending_operations: 0} = stats
+    assert %{load_queue: 0, dirty_memory: 0, hits: 3, misses: 1, loads: 3} = stats
+    assert %{committed_entries: 6, evictions: 0, evicted_states: 0, overloads: 0} = stats
+    assert stats.commits in 1..6
+    assert stats.memory > empty
+
+    commit_and_evict!(name)
+    assert %{users: 0, states: 0, evictions: 3, evicted_states: 6} = ReadStates.stats(name)
+  end
+
   test "every user id is a user of its own", %{name: name} do
     users = [0, 1, 0x07FF_FFFF_FFFF_FFFF, 0x0800_0000_0000_0000, 0x8000_0000_0000_0000, @max]
 

@@ -142,8 +142,9 @@ defmodule ReadStates.Instance do
   end
 
   # Stops the instance: closes its store. What could not be committed stays in memory, for the
-  # next start.
+  # next start. Writes are refused from before that is looked at, also if no drainer did so.
   def close(instance) do
+    Native.close(instance.engine, true)
     close_store(instance)
     erase(instance)
 

@@ -1,8 +1,9 @@
 defmodule ReadStates.ChaosTest do
   use ReadStates.InstanceCase, async: true
 
-  # 200,000 calls from 50 processes while the processes of the instance are killed at random, with room for a tenth of
-  # the read states. Each process has users of its own, so it knows what every read has to return.
+  # 200,000 calls from 50 processes, or more, while the processes of the instance are killed at random, or the store
+  # fails at random, with room for a tenth of the read states. Each process has users of its own, so it knows what every
+  # read has to return.
 
   alias ReadStates.Instance
 
@@ -11,75 +12,117 @@ defmodule ReadStates.ChaosTest do
 
   @processes 50
   @calls 4_000
+  @disturbances 500
   @users 8
   @channels 50
   @capacity div(@processes * @users * @channels, 10)
 
   for store <- [Memory, Local] do
-    test "nothing is lost on #{inspect(store)}", %{name: name, tmp_dir: tmp_dir} do
+    test "nothing is lost with processes that are killed, on #{inspect(store)}", context do
+      %{name: name, tmp_dir: tmp_dir} = context
+
       opts =
         case unquote(store) do
           Memory -> [data: Memory.new()]
           Local -> [path: Path.join(tmp_dir, "store")]
         end
 
-      opts = [
-        store: {unquote(store), opts},
-        capacity: @capacity,
-        commit_after: 200,
-        counters: [:mention_count, :replies]
-      ]
+      killed = run(name, {unquote(store), opts}, &kill(name, &1, %{}))
+      for process <- [name, :task | Instance.processes(name)], do: assert(killed[process] > 0)
+    end
+  end
 
-      supervisor = start!(name, opts)
-      killer = Task.async(fn -> kill(name, %{}) end)
+  test "nothing is lost with a store that fails", %{name: name} do
+    faults = start_faults!()
+    run(name, faulty(faults), &fail(faults, &1))
+  end
 
-      models =
-        1..@processes
-        |> Enum.map(&Task.async(fn -> work(name, &1) end))
-        |> Task.await_many(:infinity)
+  # `disturb` is called with a counter of what it did.
+  defp run(name, store, disturb) do
+    opts = [
+      store: store,
+      capacity: @capacity,
+      commit_after: 200,
+      counters: [:mention_count, :replies]
+    ]
 
-      send(killer.pid, :stop)
-      killed = Task.await(killer, :infinity)
-      eventually(fn -> Process.whereis(name) not in [nil, supervisor] end)
+    start!(name, opts)
+    disturbances = :counters.new(1, [])
+    disturber = Task.async(fn -> disturb.(disturbances) end)
 
-      IO.inspect(Enum.sum(Map.values(killed)))
-      # Each of them, and often.
-      for process <- [name, :task | Instance.processes(name)], do: assert(killed[process] > 3)
-      assert ReadStates.stats(name).evictions > 100
+    models =
+      1..@processes
+      |> Enum.map(&Task.async(fn -> work(name, &1, disturbances) end))
+      |> Task.await_many(:infinity)
 
-      expected = models |> Enum.map(& &1.users) |> Enum.reduce(&Map.merge/2)
-      assert eventually(fn -> ReadStates.commit(name) == :ok end)
-      assert stored(name) == expected
-      assert read(name, users()) == expected
+    send(disturber.pid, :stop)
+    disturbed = Task.await(disturber, :infinity)
+    assert ReadStates.stats(name).evictions > 100
 
-      restart!(name, opts)
-      assert read(name, users()) == expected
+    expected = models |> Enum.map(& &1.users) |> Enum.reduce(&Map.merge/2)
+    assert eventually(fn -> ReadStates.commit(name) == :ok end)
+    assert stored(name) == expected
+    assert read(name, users()) == expected
+
+    restart!(name, opts)
+    assert read(name, users()) == expected
+    disturbed
+  end
+
+  # Until told to stop.
+  defp fail(faults, disturbances) do
+    for call <- [:load, :commit] do
+      fault =
+        Enum.random([
+          nil,
+          :hang,
+          {:return, {:error, :away}},
+          {:then_return, {:error, :away}},
+          {:do, fn -> raise "away" end},
+          {:do, fn -> Process.exit(self(), :kill) end}
+        ])
+
+      FaultyStore.set(faults, call, fault)
+    end
+
+    Process.sleep(:rand.uniform(5))
+    for call <- [:load, :commit], do: FaultyStore.set(faults, call, nil)
+    :counters.add(disturbances, 1, 5)
+
+    receive do
+      :stop -> :ok
+    after
+      :rand.uniform(50) -> fail(faults, disturbances)
     end
   end
 
   # Kills until told to stop, and returns how often each was killed.
-  defp kill(name, killed) do
+  defp kill(name, disturbances, killed) do
     receive do
       :stop -> killed
     after
-      :rand.uniform(4) -> kill(name, kill_one(name, killed))
+      :rand.uniform(3) ->
+        process = Enum.random([name, :task | Instance.processes(name)])
+
+        if kill_one(name, process) do
+          :counters.add(disturbances, 1, 1)
+          kill(name, disturbances, Map.update(killed, process, 1, &(&1 + 1)))
+        else
+          kill(name, disturbances, killed)
+        end
     end
   end
 
-  defp kill_one(name, killed) do
-    process = Enum.random([name, :task | Instance.processes(name)])
+  defp kill_one(name, process) do
     last_started = Process.whereis(Instance.drainer(name))
+    killed = if pid = find(name, process), do: Process.exit(pid, :kill)
 
-    with pid when is_pid(pid) <- find(name, process), true <- Process.exit(pid, :kill) do
-      # A supervisor whose children die while it starts gives up, as any other.
-      if process == name do
-        eventually(fn -> Process.whereis(Instance.drainer(name)) not in [nil, last_started] end)
-      end
-
-      Map.update(killed, process, 1, &(&1 + 1))
-    else
-      nil -> killed
+    # A supervisor whose children die while it starts gives up, as any other.
+    if killed && process == name do
+      eventually(fn -> Process.whereis(Instance.drainer(name)) not in [nil, last_started] end)
     end
+
+    killed
   end
 
   # A call to the store.
@@ -101,14 +144,18 @@ defmodule ReadStates.ChaosTest do
   defp user(process, number), do: @max - process * 1_000 - number
 
   # The model of the process's users after all its calls.
-  defp work(name, process) do
+  defp work(name, process, disturbances) do
     :rand.seed(:exsss, {ExUnit.configuration()[:seed], process, 0})
+    work(name, process, disturbances, 1, %Model{names: [:mention_count, :replies]})
+  end
 
-    for n <- 1..@calls, reduce: %Model{names: [:mention_count, :replies]} do
-      model ->
-        # So that more is killed meanwhile.
-        if rem(n, 50) == 0, do: Process.sleep(:rand.uniform(20))
-        call(:rand.uniform(20), name, process, model)
+  defp work(name, process, disturbances, n, model) do
+    if n > @calls and :counters.get(disturbances, 1) >= @disturbances do
+      model
+    else
+      # Gives others a turn.
+      if rem(n, 50) == 0, do: Process.sleep(:rand.uniform(20))
+      work(name, process, disturbances, n + 1, call(:rand.uniform(20), name, process, model))
     end
   end
 
@@ -155,7 +202,7 @@ defmodule ReadStates.ChaosTest do
     Model.operation(model, operation)
   end
 
-  # Who kills a call to the store makes it fail.
+  # Who disturbances a call to the store makes it fail.
   defp answer(read) do
     case read.() do
       {:ok, answer} -> answer

@@ -71,8 +71,8 @@ defmodule ReadStates.CommittingTest do
       start!(name, [capacity: 20] ++ opts)
 
       for user <- 1..500 do
-        :ok = ReadStates.load(name, [user])
         :ok = ReadStates.ack(name, user, 10, user)
+        :ok = ReadStates.load(name, [user])
       end
 
       # Long before :commit_after.

@@ -2,9 +2,9 @@ defmodule ReadStates.Eventually do
   @moduledoc "Waiting for what other processes do."
 
   @pause 10
-  @patience 60_000
+  @patience 30_000
 
-  @doc "Calls `fun` until it returns neither nil nor false, and returns that; fails after a minute."
+  @doc "Calls `fun` until it returns neither nil nor false, and returns that; fails after 30 seconds."
   def eventually(fun), do: eventually(fun, System.monotonic_time(:millisecond) + @patience)
 
   defp eventually(fun, deadline) do
@@ -13,7 +13,7 @@ defmodule ReadStates.Eventually do
         value
 
       System.monotonic_time(:millisecond) > deadline ->
-        ExUnit.Assertions.flunk("this did not happen within a minute: #{inspect(fun)}")
+        ExUnit.Assertions.flunk("this did not happen within 30 seconds: #{inspect(fun)}")
 
       true ->
         Process.sleep(@pause)

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use ahash::RandomState;
+use ahash::{AHashSet, RandomState};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use serde::Deserialize;
 
@@ -195,9 +195,11 @@ impl Engine {
         {
             return Ok(held);
         }
+        let mut users = AHashSet::new();
         let needs = operations.iter().map(|UserOperation { user, operation }| {
-            let hash = self.hash(*user);
-            self.shard(hash).need(&self.shared, hash, *user, operation)
+            let (hash, first) = (self.hash(*user), users.insert(*user));
+            let mut shard = self.shard(hash);
+            shard.need(&self.shared, hash, *user, operation, first)
         });
         let held = totals.reserve(bounds, needs.sum());
         held.ok_or(WriteError::Overloaded)

@@ -136,7 +136,8 @@ impl Engine {
         Ok(Found::Resident(states))
     }
 
-    /// Whether the user is resident; if not, queues him for loading.
+    /// Whether the user is resident; if not, queues him for loading. Once loaded he can be evicted
+    /// as any other: nobody is taken to be about to read.
     pub fn want(&self, user: Id) -> Result<bool, LoadQueueFull> {
         let hash = self.hash(user);
         let mut shard = self.shard(hash);
@@ -144,12 +145,12 @@ impl Engine {
             resident.used = true;
             return Ok(true);
         }
-        shard.wait_for(self.shared(), hash, user)?;
+        shard.queue(self.shared(), hash, user)?;
         Ok(false)
     }
 
     /// Whether the user is resident; if not, queues him for loading again should that have
-    /// failed. Unlike [`Engine::want`], this is not somebody more who waits.
+    /// failed. Unlike [`Engine::want`], this is for one who was queued before, and never refused.
     pub fn queue_unless_resident(&self, user: Id) -> bool {
         let hash = self.hash(user);
         let mut shard = self.shard(hash);
@@ -186,14 +187,20 @@ impl Engine {
 impl Shard {
     /// Counts one reader more who waits for the user, and queues the user for loading.
     fn wait_for(&mut self, shared: &Shared, hash: u64, user: Id) -> Result<(), LoadQueueFull> {
+        self.queue(shared, hash, user)?;
+        if let Some(Presence::Absent(absent)) = self.find(hash, user) {
+            absent.waiters = absent.waiters.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// Queues a user who is not resident for loading, unless too many are.
+    fn queue(&mut self, shared: &Shared, hash: u64, user: Id) -> Result<(), LoadQueueFull> {
         if self.find(hash, user).is_none() {
             if shared.totals.wanted.load(Relaxed) >= shared.bounds.load_queue {
                 return Err(LoadQueueFull);
             }
             self.add_absent(shared, hash, user);
-        }
-        if let Some(Presence::Absent(absent)) = self.find(hash, user) {
-            absent.waiters = absent.waiters.saturating_add(1);
         }
         self.want(shared, hash, user);
         self.count_memory(shared);

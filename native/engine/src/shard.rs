@@ -178,9 +178,16 @@ impl Shard {
         }
     }
 
-    /// Bytes by which an operation of a batch grows the dirty memory, at most: also if others of
-    /// the batch come before it, on average over those that insert or delete.
-    pub fn need(&mut self, shared: &Shared, hash: u64, user: Id, operation: &Operation) -> usize {
+    /// Bytes by which an operation of a batch grows the dirty memory, at most. If it is not the
+    /// first on the user, only on average over those that insert or delete.
+    pub fn need(
+        &mut self,
+        shared: &Shared,
+        hash: u64,
+        user: Id,
+        operation: &Operation,
+        first: bool,
+    ) -> usize {
         match (self.find(hash, user), operation) {
             (Some(Presence::Resident(resident)), Operation::Change { channel, change }) => {
                 let guard = pin();
@@ -189,9 +196,15 @@ impl Shard {
                     (Plan::Insert(_), _) | (_, Change::Delete) => LEAST_NEED,
                     _ => 0,
                 };
-                change_need(resident, &plan).max(least)
+                if first {
+                    change_need(resident, &plan).max(least)
+                } else {
+                    least
+                }
             }
+            (Some(Presence::Resident(_)), Operation::DeleteUser) if !first => 0,
             (Some(Presence::Resident(resident)), Operation::DeleteUser) => first_need(resident),
+            (_, _) if !first => LEAST_PENDING,
             (Some(Presence::Absent(absent)), _) => absent_need(absent).max(LEAST_PENDING),
             (None, _) => absent_need(&Absent::default()),
         }

@@ -96,16 +96,33 @@ fn a_million_reads_of_unknown_users_stay_within_the_bounds() {
     });
     let store = Store::default();
     for users in 0..10_000 {
-        load(&engine, &store, users * 100..(users + 1) * 100);
-        for user in users * 100..(users + 1) * 100 {
-            // Whoever was waited for is read, or stays for a while.
-            engine.total(user, 0).unwrap();
+        let users = users * 100..(users + 1) * 100;
+        for user in users.clone() {
+            assert_eq!(engine.total(user, 0), Ok(Found::Absent));
+        }
+        load(&engine, &store, []);
+        for user in users {
+            assert_eq!(engine.total(user, 0), Ok(Found::Resident(0)));
         }
         assert!(engine.stats().users <= 10_100);
     }
     let stats = engine.stats();
     assert_eq!(stats.loads, 1_000_000);
     assert!(stats.memory < 4_000_000, "{stats:?}");
+}
+
+#[test]
+fn who_is_loaded_for_no_reader_stays_within_the_bounds() {
+    let engine = engine(Config {
+        capacity: 1_000,
+        ..Config::default()
+    });
+    let store = Store::default();
+    for users in 0..100 {
+        load(&engine, &store, users * 1_000..(users + 1) * 1_000);
+        assert!(engine.stats().users <= 1_000);
+    }
+    assert_eq!(engine.stats().loads, 100_000);
 }
 
 #[test]
