@@ -91,6 +91,8 @@ pub enum BatchError {
     Counters(u8),
     /// It ends within an entry, or has an entry of no known form, at this byte.
     Damaged(usize),
+    /// It has an entry with a version that no clock can have given.
+    Version(Version),
 }
 
 impl std::fmt::Display for BatchError {
@@ -100,6 +102,7 @@ impl std::fmt::Display for BatchError {
             BatchError::IdWidth(n) => write!(f, "ids of {n} bytes, expected {ID_WIDTH}"),
             BatchError::Counters(n) => write!(f, "{n} counters, expected 1 to {MAX_COUNTERS}"),
             BatchError::Damaged(at) => write!(f, "damaged at byte {at}"),
+            BatchError::Version(version) => write!(f, "version {version} is of no time"),
         }
     }
 }

@@ -94,6 +94,12 @@ impl Block {
         }
     }
 
+    /// Bytes by which the allocation grows when there is no room left.
+    pub fn next_growth(&self) -> usize {
+        let room = room_for((self.room() + 1).min(MAX_BLOCK));
+        4 * words_for(room, self.counters()) - self.bytes()
+    }
+
     /// The channel numbers, ascending.
     pub fn numbers(&self) -> &[u32] {
         &self.words[..self.len()]

@@ -7,6 +7,7 @@ use crate::due::Due;
 use crate::engine::Engine;
 use crate::id::Id;
 use crate::ledger::Weight;
+use crate::load_queue::Wanted;
 use crate::now::Now;
 use crate::shard::Shard;
 use crate::shared::Shared;
@@ -111,7 +112,8 @@ impl Commit {
     }
 
     fn settle(&mut self, done: bool, now: Now) {
-        for user in std::mem::take(&mut self.users) {
+        // One by one: should one of them panic, dropping goes on with the others.
+        while let Some(user) = self.users.pop() {
             let hash = self.engine.hash(user);
             let mut shard = self.engine.shard(hash);
             shard.settle(self.engine.shared(), hash, user, self.token, done, now);
@@ -170,7 +172,7 @@ impl Shard {
                 Presence::Absent(absent) => {
                     if !absent.pending.is_empty() {
                         absent.hurried = true;
-                        *attention |= self.want(engine.shared(), hash, user);
+                        *attention |= self.want(engine.shared(), hash, user, Wanted::Due);
                     }
                 }
                 Presence::Resident(resident) => {

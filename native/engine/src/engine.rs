@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::batch::Version;
 use crate::directory::Directory;
+use crate::evict::Budget;
 use crate::id::Id;
 use crate::now::{Micros, Now};
 use crate::operation::Operation;
@@ -163,21 +164,24 @@ impl Engine {
     pub fn apply(&self, user: Id, operation: &Operation, now: Now) -> Result<Wake, WriteError> {
         let done = self.apply_in_shard(user, operation, now, Admission::Needed);
         let aftermath = done.inspect_err(|error| self.refused(*error))?;
-        self.follow_up(aftermath, now);
+        let mut budget = Budget::CALL;
+        self.follow_up(aftermath, &mut budget, now);
         Ok(self.wake())
     }
 
     /// Carries out operations in their order, all or none of them.
     pub fn apply_all(&self, operations: &[UserOperation], now: Now) -> Result<Wake, WriteError> {
-        let closed = self.closed.read();
-        if *closed {
+        // Who cannot have the lock at once meets an engine that is being closed.
+        let closed = self.closed.try_read();
+        if closed.as_deref() != Some(&false) {
             return Err(WriteError::Closed);
         }
+        let mut budget = Budget::CALL;
         let held = self.admit(operations);
         let _held = held.inspect_err(|error| self.refused(*error))?;
         for UserOperation { user, operation } in operations {
             let aftermath = self.apply_in_shard(*user, operation, now, Admission::Granted)?;
-            self.follow_up(aftermath, now);
+            self.follow_up(aftermath, &mut budget, now);
         }
         Ok(self.wake())
     }
@@ -217,12 +221,12 @@ impl Engine {
         shard.apply(&self.shared, hash, user, operation, now, admission)
     }
 
-    fn follow_up(&self, aftermath: Aftermath, now: Now) {
+    fn follow_up(&self, aftermath: Aftermath, budget: &mut Budget, now: Now) {
         if let Some(garbage) = aftermath.garbage {
-            self.free(garbage);
+            self.bury(garbage, budget);
         }
         // What is over and cannot be evicted on the way is dirty, and has to be committed first.
-        if aftermath.attention || aftermath.grown && !self.evict_on_the_way(now) {
+        if aftermath.attention || aftermath.grown && !self.evict_on_the_way(budget, now) {
             self.call_attention();
         }
     }
@@ -287,7 +291,7 @@ impl Engine {
         let mut stats = Stats {
             channels: self.shared.directory.len(),
             load_queue: totals.wanted.load(Relaxed),
-            memory: self.memory(),
+            memory: self.memory() + totals.garbage.load(Relaxed),
             dirty_memory: totals.dirty_memory.load(Relaxed),
             capacity: bounds.capacity.load(Relaxed),
             max_memory: bounds.memory.load(Relaxed),
@@ -314,6 +318,10 @@ impl Engine {
 
     fn memory(&self) -> usize {
         self.shared.totals.memory.load(Relaxed) + self.shared.directory.bytes()
+    }
+
+    pub(crate) fn shard_count(&self) -> usize {
+        self.shards.len()
     }
 
     pub(crate) fn is_over(&self) -> bool {

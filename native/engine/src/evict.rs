@@ -17,11 +17,22 @@ use crate::user::{Presence, User};
 /// Buckets of the table looked at in one hold of a shard's lock.
 const BUCKETS_AT_ONCE: usize = 64;
 
-/// Shards a caller looks into who made a read state too many. On average one does.
-const VISITS_ON_THE_WAY: usize = 4;
+/// What a call may do on the way for the room it takes: the rest is left to who attends.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    /// Visits to a shard to evict somebody. An insertion needs one, on average.
+    visits: usize,
+    /// Read states to free, each of which gives a channel reference back.
+    states: usize,
+}
 
-/// Sets with more read states are not freed on the caller's time.
-const LARGE: usize = 1_024;
+impl Budget {
+    /// For one operation, or for a batch: some tens of microseconds.
+    pub const CALL: Budget = Budget {
+        visits: 16,
+        states: 1_024,
+    };
+}
 
 /// Channel references given back under one pin of the epoch.
 const RELEASED_AT_ONCE: usize = 256;
@@ -30,51 +41,55 @@ impl Engine {
     /// Evicts until the bounds are kept, or until every user has been looked at twice in a row
     /// and had to stay: the first time he may have been used lately.
     pub fn evict(&self, now: Now) {
-        if self.is_over() {
-            let buckets = self.shards().map(|shard| shard.users.num_buckets()).max();
-            let visits_a_shard = buckets.unwrap_or(0).div_ceil(BUCKETS_AT_ONCE);
-            self.evict_with_patience(2 * visits_a_shard * self.shards().count(), now);
+        if !self.is_over() {
+            return;
         }
-    }
-
-    /// Evicts a little, so that an insertion makes its own room. Says whether the bounds are kept.
-    pub(crate) fn evict_on_the_way(&self, now: Now) -> bool {
-        !self.is_over() || self.evict_with_patience(VISITS_ON_THE_WAY, now)
-    }
-
-    /// Evicts until the bounds are kept, or so many visits to a shard in a row were in vain.
-    fn evict_with_patience(&self, patience: usize, now: Now) -> bool {
+        let buckets = self.shards().map(|shard| shard.users.num_buckets()).max();
+        let visits_a_shard = buckets.unwrap_or(0).div_ceil(BUCKETS_AT_ONCE);
+        let patience = 2 * visits_a_shard * self.shard_count();
         let mut in_vain = 0;
-        while in_vain < patience {
-            let evicted = {
-                let mut shard = self.shard_at(self.next_to_evict_from());
-                shard.evict_one(self.shared(), now)
-            };
-            match evicted {
+        while in_vain < patience && self.is_over() {
+            match self.evict_one(now) {
                 Some(set) => {
-                    self.free(set);
+                    self.free_now(set);
                     in_vain = 0;
                 }
                 None => in_vain += 1,
             }
-            if !self.is_over() {
-                return true;
+        }
+    }
+
+    /// Evicts a little, so that an insertion makes its own room. Says whether the bounds are kept.
+    pub(crate) fn evict_on_the_way(&self, budget: &mut Budget, now: Now) -> bool {
+        while self.is_over() {
+            if budget.visits == 0 {
+                return false;
+            }
+            budget.visits -= 1;
+            if let Some(set) = self.evict_one(now) {
+                self.bury(set, budget);
             }
         }
-        false
+        true
     }
 
-    /// Frees a set that is in no table any more, later if it is large.
-    pub(crate) fn free(&self, set: ReadStateSet) {
-        if set.len() > LARGE {
+    fn evict_one(&self, now: Now) -> Option<ReadStateSet> {
+        let mut shard = self.shard_at(self.next_to_evict_from());
+        shard.evict_one(self.shared(), now)
+    }
+
+    /// Frees a set that is in no table any more, later if the budget does not allow it now.
+    pub(crate) fn bury(&self, set: ReadStateSet, budget: &mut Budget) {
+        if set.len() <= budget.states {
+            budget.states -= set.len();
+            self.free_now(set);
+        } else {
             self.graveyard().push(set);
             self.call_attention();
-        } else {
-            self.free_now(set);
         }
     }
 
-    /// Frees what was too large to be freed at once.
+    /// Frees what was left to be freed.
     pub fn reclaim(&self) {
         loop {
             let next = self.graveyard().pop();
@@ -83,7 +98,8 @@ impl Engine {
         }
     }
 
-    fn free_now(&self, set: ReadStateSet) {
+    /// Frees a set that is in no table any more, and counted as garbage.
+    pub(crate) fn free_now(&self, set: ReadStateSet) {
         let directory = &self.shared().directory;
         let mut numbers = set.numbers().peekable();
         while numbers.peek().is_some() {
@@ -93,7 +109,7 @@ impl Engine {
             }
         }
         drop(numbers);
-        self.shared().totals.freed(set.bytes());
+        adjust(&self.shared().totals.garbage, set.bytes(), 0);
     }
 }
 
@@ -124,7 +140,7 @@ impl Shard {
         None
     }
 
-    /// Books a user out; the memory of what he had counts until it is freed.
+    /// Books a user out. What he had is garbage until it is freed.
     fn evicted(&mut self, shared: &Shared, user: User) -> ReadStateSet {
         let Presence::Resident(resident) = user.presence else {
             unreachable!("only resident users are evicted");
@@ -133,6 +149,8 @@ impl Shard {
         counts.users -= 1;
         counts.states -= resident.set.len();
         adjust(&shared.totals.cost, resident.cost(), 0);
+        adjust(&shared.totals.memory, resident.set.bytes(), 0);
+        adjust(&shared.totals.garbage, 0, resident.set.bytes());
         shared.totals.evicted(resident.set.len());
         self.shrink(shared);
         self.count_memory(shared);

@@ -44,6 +44,7 @@ mod flush;
 pub mod id;
 mod ledger;
 pub mod load;
+mod load_queue;
 pub mod now;
 pub mod operation;
 mod plan;

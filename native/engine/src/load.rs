@@ -7,9 +7,9 @@ use ahash::AHashMap;
 use crossbeam_epoch::pin;
 
 use crate::batch::{Batch, BatchError, Entry, Version};
-use crate::due::shrink;
 use crate::engine::Engine;
 use crate::id::{Channel, Id};
+use crate::load_queue::Wanted;
 use crate::now::Now;
 use crate::operation::Operation;
 use crate::plan::Plan;
@@ -24,6 +24,9 @@ use crate::user::Presence;
 /// very many holds nobody up.
 const MERGED_UNDER_LOCK: usize = 256;
 const MERGED_AT_ONCE: usize = 4_096;
+
+/// No clock gives a version like this. Versions above it would leave no room for later ones.
+const MAX_VERSION: Version = 1 << 62;
 
 /// A load under way: give it the pages of the store with [`Load::add`], then [`Load::finish`] it.
 /// Dropped unfinished, it has failed: operations that waited go on waiting.
@@ -71,21 +74,25 @@ impl Engine {
             staged: AHashMap::new(),
         };
         let mut settled = Vec::new();
-        if self.load_queue() > 0 {
+        for wanted in [Wanted::Awaited, Wanted::Due] {
+            let Shared { totals, bounds, .. } = self.shared();
+            // A user who is brought in takes more dirty memory than his pending operations did.
+            // Once that is past its bound, commits have to make room first.
+            if self.load_queue() == 0 || wanted == Wanted::Due && totals.is_too_dirty(bounds) {
+                break;
+            }
             for mut shard in self.partition(partition) {
-                while load.users.len() < most
-                    && let Some(user) = shard.wanted.pop_front()
+                while load.users.len() + settled.len() < most
+                    && let Some(user) = shard.load_queue.pop(totals, wanted)
                 {
-                    shrink(&mut shard.wanted);
-                    self.shared().totals.unwanted();
                     match shard.find(self.hash(user), user) {
-                        Some(Presence::Absent(absent)) if absent.load.is_none() => {
-                            absent.wanted = false;
-                            absent.load = Some(load.token);
-                            load.users.push(user);
+                        Some(Presence::Absent(absent)) => {
+                            if absent.wanted == Some(wanted) {
+                                absent.wanted = None;
+                                absent.load = Some(load.token);
+                                load.users.push(user);
+                            }
                         }
-                        // It will be settled with the load that has it.
-                        Some(Presence::Absent(absent)) => absent.wanted = false,
                         _ => settled.push(user),
                     }
                 }
@@ -112,6 +119,9 @@ impl Load {
         for entry in Batch::check(page)? {
             let entry = entry?;
             entries += 1;
+            if entry.version() > MAX_VERSION {
+                return Err(BatchError::Version(entry.version()));
+            }
             let staged = self.staged.entry(entry.user()).or_default();
             staged.version = staged.version.max(entry.version());
             if let Entry::Row(mut row) = entry {
@@ -120,6 +130,21 @@ impl Load {
             }
         }
         Ok(entries)
+    }
+
+    /// Gives the load up. Says whether operations of its users go on waiting.
+    pub fn fail(mut self) -> bool {
+        self.give_up()
+    }
+
+    fn give_up(&mut self) -> bool {
+        let mut pending = false;
+        while let Some(user) = self.users.pop() {
+            let hash = self.engine.hash(user);
+            let mut shard = self.engine.shard(hash);
+            pending |= shard.fail_load(self.engine.shared(), hash, user, self.token);
+        }
+        pending
     }
 
     /// Makes the users resident, except those who became so in another way meanwhile.
@@ -141,11 +166,7 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        for user in std::mem::take(&mut self.users) {
-            let hash = self.engine.hash(user);
-            let mut shard = self.engine.shard(hash);
-            shard.fail_load(self.engine.shared(), hash, user, self.token);
-        }
+        self.give_up();
     }
 }
 
@@ -171,9 +192,8 @@ impl Engine {
             drop(shard);
             merge.apply(shared, &some);
         }
-        // Freeing counts the memory out, so it has to be in.
-        adjust(&shared.totals.memory, 0, merge.set.bytes());
-        self.free(merge.set);
+        adjust(&shared.totals.garbage, 0, merge.set.bytes());
+        self.free_now(merge.set);
         None
     }
 }
@@ -264,20 +284,23 @@ impl Shard {
         states
     }
 
-    fn fail_load(&mut self, shared: &Shared, hash: u64, user: Id, token: u64) {
+    /// Says whether operations of the user go on waiting.
+    fn fail_load(&mut self, shared: &Shared, hash: u64, user: Id, token: u64) -> bool {
         let Some(Presence::Absent(absent)) = self.find(hash, user) else {
-            return;
+            return false;
         };
         if absent.load != Some(token) {
-            return;
+            return false;
         }
         absent.load = None;
         absent.waiters = 0;
-        if absent.pending.is_empty() {
+        let pending = !absent.pending.is_empty();
+        if !pending {
             self.take_absent(shared, hash, user);
         } else if absent.hurried || absent.pending.len() > MAX_PENDING {
-            self.want(shared, hash, user);
+            self.want(shared, hash, user, Wanted::Due);
         }
         self.count_memory(shared);
+        pending
     }
 }

@@ -6,6 +6,7 @@ use crossbeam_epoch::pin;
 
 use crate::engine::Engine;
 use crate::id::{Channel, Id};
+use crate::load_queue::Wanted;
 use crate::now::Now;
 use crate::read_state::ReadState;
 use crate::shard::Shard;
@@ -159,7 +160,7 @@ impl Engine {
             Some(Presence::Absent(_)) => {}
             None => shard.add_absent(self.shared(), hash, user),
         }
-        shard.want(self.shared(), hash, user);
+        shard.want(self.shared(), hash, user, Wanted::Awaited);
         shard.count_memory(self.shared());
         false
     }
@@ -173,9 +174,15 @@ impl Engine {
         let mut shard = self.shard(hash);
         if let Some(Presence::Resident(resident)) = shard.find(hash, user) {
             resident.used = true;
+            let pins = resident.pins;
             resident.unpin();
             let found = read(resident);
-            shard.ledger.counts.hits += 1;
+            if matches!(found, Found::Resident(_)) {
+                shard.ledger.counts.hits += 1;
+            } else {
+                // He will be read once more.
+                resident.pins = pins;
+            }
             return Ok(found);
         }
         shard.ledger.counts.misses += 1;
@@ -197,12 +204,12 @@ impl Shard {
     /// Queues a user who is not resident for loading, unless too many are.
     fn queue(&mut self, shared: &Shared, hash: u64, user: Id) -> Result<(), LoadQueueFull> {
         if self.find(hash, user).is_none() {
-            if shared.totals.wanted.load(Relaxed) >= shared.bounds.load_queue {
+            if shared.totals.awaited.load(Relaxed) >= shared.bounds.load_queue {
                 return Err(LoadQueueFull);
             }
             self.add_absent(shared, hash, user);
         }
-        self.want(shared, hash, user);
+        self.want(shared, hash, user, Wanted::Awaited);
         self.count_memory(shared);
         Ok(())
     }

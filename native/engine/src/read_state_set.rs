@@ -88,6 +88,14 @@ impl ReadStateSet {
         }
     }
 
+    /// Most bytes by which [`ReadStateSet::bytes`] grows at once when several states are inserted.
+    pub fn next_growth(&self) -> usize {
+        match &self.blocks[..] {
+            [block] if !block.is_full() => block.next_growth(),
+            _ => self.growth(),
+        }
+    }
+
     /// The block in which `number` is or belongs.
     fn block_of(&self, number: u32) -> usize {
         if self.blocks.len() < 2 {

@@ -3,14 +3,13 @@
 //! Loading is in [`crate::load`], committing in [`crate::commit`], evicting in [`crate::evict`],
 //! reading in [`crate::read`]; each adds its part to the shard.
 
-use std::collections::VecDeque;
-
 use crossbeam_epoch::pin;
 use hashbrown::HashTable;
 
 use crate::batch::Version;
 use crate::id::{Channel, Id};
 use crate::ledger::{Ledger, Weight, deletes_growth};
+use crate::load_queue::{LoadQueue, Wanted};
 use crate::now::Now;
 use crate::operation::{Change, Operation};
 use crate::plan::Plan;
@@ -61,8 +60,7 @@ pub(crate) struct Aftermath {
 pub(crate) struct Shard {
     pub users: HashTable<User>,
     pub ledger: Ledger,
-    /// Users to load, first come first served.
-    pub wanted: VecDeque<Id>,
+    pub load_queue: LoadQueue,
     /// Bucket of the table at which the search for a user to evict goes on.
     pub hand: usize,
     closed: bool,
@@ -85,7 +83,7 @@ impl Shard {
         Shard {
             users: HashTable::new(),
             ledger: Ledger::new(floor),
-            wanted: VecDeque::new(),
+            load_queue: LoadQueue::default(),
             hand: 0,
             closed: false,
             counted: 0,
@@ -140,12 +138,16 @@ impl Shard {
     }
 
     /// Queues a user who is not resident for loading, unless that is under way.
-    pub fn want(&mut self, shared: &Shared, hash: u64, user: Id) -> bool {
-        match self.find(hash, user) {
-            Some(Presence::Absent(absent)) if absent.load.is_none() && !absent.wanted => {
-                absent.wanted = true;
-                self.wanted.push_back(user);
-                adjust(&shared.totals.wanted, 0, 1);
+    pub fn want(&mut self, shared: &Shared, hash: u64, user: Id, wanted: Wanted) -> bool {
+        let found = self.users.find_mut(hash, |entry| entry.id == user);
+        match found.map(|found| &mut found.presence) {
+            Some(Presence::Absent(absent))
+                if absent.load.is_none()
+                    && absent.wanted != Some(wanted)
+                    && absent.wanted != Some(Wanted::Awaited) =>
+            {
+                absent.wanted = Some(wanted);
+                self.load_queue.push(&shared.totals, user, wanted);
                 true
             }
             _ => false,
@@ -161,25 +163,24 @@ impl Shard {
     }
 
     pub fn shrink(&mut self, shared: &Shared) {
-        if self.users.len() * 8 < self.users.capacity() && self.users.capacity() > 64 {
+        if self.users.len() * 3 < self.users.capacity() && self.users.capacity() > 64 {
             let rehash = |entry: &User| shared.hasher.hash_one(entry.id);
-            self.users.shrink_to(self.users.len() * 2, rehash);
+            self.users.shrink_to(self.users.len(), rehash);
         }
     }
 
     /// Brings the count of the shard's own memory up to date.
     pub fn count_memory(&mut self, shared: &Shared) {
-        let bytes = self.users.allocation_size()
-            + self.ledger.due.bytes()
-            + self.wanted.capacity() * size_of::<Id>();
+        let bytes =
+            self.users.allocation_size() + self.ledger.due.bytes() + self.load_queue.bytes();
         if bytes != self.counted {
             adjust(&shared.totals.memory, self.counted, bytes);
             self.counted = bytes;
         }
     }
 
-    /// Bytes by which an operation of a batch grows the dirty memory, at most. If it is not the
-    /// first on the user, only on average over those that insert or delete.
+    /// Bytes by which an operation of a batch grows the dirty memory: at most, together with the
+    /// others of the batch on the same user, of which the `first` is charged what they share.
     pub fn need(
         &mut self,
         shared: &Shared,
@@ -196,11 +197,12 @@ impl Shard {
                     (Plan::Insert(_), _) | (_, Change::Delete) => LEAST_NEED,
                     _ => 0,
                 };
-                if first {
-                    change_need(resident, &plan).max(least)
+                let growth = if first {
+                    first_need(resident) + resident.set.next_growth()
                 } else {
-                    least
-                }
+                    0
+                };
+                growth + least
             }
             (Some(Presence::Resident(_)), Operation::DeleteUser) if !first => 0,
             (Some(Presence::Resident(resident)), Operation::DeleteUser) => first_need(resident),
@@ -274,7 +276,7 @@ impl Shard {
             (absent.deadline, absent.epoch) = (deadline, Some(epoch));
         }
         let many = absent.pending.len() > MAX_PENDING;
-        let attention = many && self.want(shared, hash, user);
+        let attention = many && self.want(shared, hash, user, Wanted::Due);
         self.compact_due(shared);
         self.count_memory(shared);
         Ok(Aftermath {
@@ -389,7 +391,7 @@ fn delete_resident(
     let unsettled = ledger.changed(shared, user, resident, now);
     unsettled.delete_user(ledger.stamp.next(now));
     // What is garbage still takes its memory until it is freed.
-    adjust(&shared.totals.memory, 0, garbage.bytes());
+    adjust(&shared.totals.garbage, 0, garbage.bytes());
     weight.settle(shared, &mut ledger.counts, resident);
     Ok(Aftermath {
         garbage: Some(garbage),

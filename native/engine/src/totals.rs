@@ -21,14 +21,18 @@ pub(crate) struct Bounds {
 pub(crate) struct Totals {
     /// What the resident users count against the capacity.
     pub cost: AtomicUsize,
-    /// Bytes of everything but the directory.
+    /// Bytes of everything but the directory and garbage.
     pub memory: AtomicUsize,
+    /// Bytes of what has left the tables and is not freed yet.
+    pub garbage: AtomicUsize,
     /// Bytes of users with something uncommitted, and what batches under way reserve of it.
     pub dirty_memory: AtomicUsize,
     /// Bytes of the largest user there ever was.
     pub largest: AtomicUsize,
     /// Users waiting to be loaded.
     pub wanted: AtomicUsize,
+    /// Those of them whom a reader waits for.
+    pub awaited: AtomicUsize,
     /// Whether somebody should load, commit or free something soon.
     attention: AtomicU8,
     pub loads: AtomicU64,
@@ -99,16 +103,6 @@ impl Totals {
         self.attention.store(CALM, Relaxed);
     }
 
-    /// Garbage was freed.
-    pub fn freed(&self, bytes: usize) {
-        adjust(&self.memory, bytes, 0);
-    }
-
-    /// A user left the queue of those to load.
-    pub fn unwanted(&self) {
-        self.wanted.fetch_sub(1, Relaxed);
-    }
-
     /// Counts a finished load.
     pub fn loaded(&self, users: usize) {
         self.loads.fetch_add(users as u64, Relaxed);
@@ -124,6 +118,11 @@ impl Totals {
     pub fn evicted(&self, states: usize) {
         self.evicted_users.fetch_add(1, Relaxed);
         self.evicted_states.fetch_add(states as u64, Relaxed);
+    }
+
+    /// Whether the dirty memory has passed its bound.
+    pub fn is_too_dirty(&self, bounds: &Bounds) -> bool {
+        self.dirty_memory.load(Relaxed) > bounds.dirty_memory.load(Relaxed)
     }
 
     /// Notes the size of a user.

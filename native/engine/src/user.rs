@@ -4,6 +4,7 @@
 use crate::batch::Version;
 use crate::flush::Epoch;
 use crate::id::{Channel, Id};
+use crate::load_queue::Wanted;
 use crate::now::{Micros, Now};
 use crate::operation::Operation;
 use crate::read_state_set::ReadStateSet;
@@ -96,8 +97,8 @@ pub(crate) struct Absent {
     pub charged: usize,
     /// Token of the load under way.
     pub load: Option<u64>,
-    /// Whether the user is in the queue of those to load.
-    pub wanted: bool,
+    /// Why the user is in the queue of those to load, if he is.
+    pub wanted: Option<Wanted>,
     /// Whether to commit at once when loaded.
     pub hurried: bool,
     /// Readers who wait for the load.

@@ -430,12 +430,13 @@ fn attend(handle: Handle) -> Atom {
 /// Evicts until the bounds are kept and frees what was too large to be freed on the way.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn tidy(handle: Handle) -> Atom {
-    handle.engine.evict(now());
     handle.engine.reclaim();
+    handle.engine.evict(now());
     atom::ok()
 }
 
-#[rustler::nif]
+/// Waits for batches under way.
+#[rustler::nif(schedule = "DirtyCpu")]
 fn close(handle: Handle, closed: bool) -> Atom {
     handle.engine.close(closed);
     atom::ok()

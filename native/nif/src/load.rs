@@ -5,7 +5,6 @@ use std::panic::RefUnwindSafe;
 use parking_lot::Mutex;
 use read_states_engine::id::Id;
 use read_states_engine::load::{Begun, Load};
-use rustler::types::atom::{self, Atom};
 use rustler::{Binary, Encoder, Env, Resource, ResourceArc, Term};
 
 use crate::clock::now;
@@ -73,9 +72,8 @@ fn finish_load(env: Env<'_>, load: Handle) -> Term<'_> {
     }
 }
 
-/// Gives a load up.
+/// Gives a load up. Whether operations of its users go on waiting.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn fail_load(load: Handle) -> Atom {
-    drop(load.take());
-    atom::ok()
+fn fail_load(load: Handle) -> bool {
+    load.take().is_some_and(Load::fail)
 }
