@@ -98,7 +98,7 @@ defmodule ReadStates do
       one at least. More means fewer loads. Users with uncommitted changes may exceed it.
     * `:memory` (bytes, at least 4 MiB, default 512 MiB) - how much memory to use; the first of the
       two bounds that is reached counts.
-    * `:dirty_memory` (bytes, at least 1 MiB, at most `:memory`, default 128 MiB) - bound on users
+    * `:dirty_memory` (bytes, at least 1 MiB, at most `:memory`, default a quarter of it) - bound on users
       with uncommitted changes. When the store is away for so long that it is reached, writes
       return `{:error, :overloaded}`. More bridges a longer outage.
     * `:counters` (1 to 4 atoms, default `[:mention_count]`) - the counters of a read state. The first
@@ -472,10 +472,7 @@ defmodule ReadStates do
     users
     |> Enum.chunk_every(@load_chunk)
     |> Enum.reduce_while(:ok, fn chunk, :ok ->
-      case load_chunk(instance, chunk, deadline(instance)) do
-        :ok -> {:cont, :ok}
-        error -> {:halt, error}
-      end
+      continue(load_chunk(instance, chunk, deadline(instance)))
     end)
   end
 
@@ -487,7 +484,7 @@ defmodule ReadStates do
         |> Enum.reduce_while(:ok, fn {partition, users}, :ok ->
           case Loader.await(instance, partition, users, deadline) do
             :ok -> {:cont, :ok}
-            :retry -> {:halt, load_chunk(instance, users, deadline)}
+            :retry -> continue(load_chunk(instance, users, deadline))
             error -> {:halt, error}
           end
         end)
@@ -496,6 +493,9 @@ defmodule ReadStates do
         {:error, :overloaded}
     end
   end
+
+  defp continue(:ok), do: {:cont, :ok}
+  defp continue(error), do: {:halt, error}
 
   @doc """
   Commits everything that was accepted before the call: pending operations and deletes too.
@@ -540,15 +540,7 @@ defmodule ReadStates do
         ) :: :ok
   def resize(name, opts) do
     %{engine: engine} = Instance.fetch!(name)
-    stats = Stats.of(engine)
-
-    current = %{
-      capacity: stats.capacity,
-      memory: stats.max_memory,
-      dirty_memory: stats.max_dirty_memory
-    }
-
-    Native.resize(engine, Native.fields(Options.bounds!(opts, current)))
+    Native.resize(engine, Native.fields(Options.bounds!(opts, Stats.of(engine))))
   end
 
   # What a write answers, see ReadStates.Native.

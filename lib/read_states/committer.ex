@@ -10,7 +10,7 @@ defmodule ReadStates.Committer do
   alias ReadStates.{Batch, Instance, Native, StoreCalls, Telemetry}
 
   @most_entries 10_000
-  @most_calls 2
+  @most_calls 1
   @timeout 60_000
 
   def start_link({name, partition}) do
@@ -64,7 +64,7 @@ defmodule ReadStates.Committer do
 
   def handle_info(:wake, state), do: {:noreply, state |> commit() |> answer_flushed()}
 
-  def handle_info({:load_failed, _reason}, state), do: {:noreply, answer_failed(state)}
+  def handle_info(:load_failed, state), do: {:noreply, answer_failed(state)}
 
   def handle_info(message, state) do
     case StoreCalls.handle(message, state.calls) do

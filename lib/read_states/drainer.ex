@@ -24,7 +24,9 @@ defmodule ReadStates.Drainer do
   @impl true
   def init(name) do
     Process.flag(:trap_exit, true)
-    {:ok, Instance.fetch!(name)}
+    instance = Instance.fetch!(name)
+    Native.close(instance.engine, false)
+    {:ok, instance}
   end
 
   @impl true

@@ -5,27 +5,32 @@ defmodule ReadStates.Flush do
   alias ReadStates.{Committer, Instance}
 
   @pause 10
+  # How long a committer may be away. It is restarted at once, unless its supervisor is gone.
+  @patience 5_000
 
   # The deadline is in monotonic milliseconds, or :infinity.
   def run(%{name: name}, deadline) do
     0..(Instance.partitions() - 1)
     |> Enum.map(&{&1, Committer.request_commit(name, &1)})
-    |> Enum.map(fn {partition, request} -> await(name, partition, request, deadline) end)
+    |> Enum.map(fn {partition, request} ->
+      await(name, partition, request, deadline, @patience)
+    end)
     |> Enum.find(:ok, &(&1 != :ok))
   end
 
-  defp await(name, partition, request, deadline) do
+  defp await(name, partition, request, deadline, patience) do
     case :gen_server.receive_response(request, remaining(deadline)) do
       {:reply, answer} -> answer
       :timeout -> {:error, :timeout}
-      {:error, {_reason, _committer}} -> again(name, partition, deadline)
+      {:error, {:noproc, _committer}} -> again(name, partition, deadline, patience - @pause)
+      {:error, {_reason, _committer}} -> again(name, partition, deadline, @patience)
     end
   end
 
   # A committer that died has lost who waited, not what is dirty.
-  defp again(name, partition, deadline) do
+  defp again(name, partition, deadline, patience) do
     cond do
-      Instance.find(name) == nil ->
+      Instance.find(name) == nil or patience <= 0 ->
         {:error, :closed}
 
       remaining(deadline) == 0 ->
@@ -33,7 +38,8 @@ defmodule ReadStates.Flush do
 
       true ->
         Process.sleep(@pause)
-        await(name, partition, Committer.request_commit(name, partition), deadline)
+        request = Committer.request_commit(name, partition)
+        await(name, partition, request, deadline, patience)
     end
   end
 

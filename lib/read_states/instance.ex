@@ -76,6 +76,8 @@ defmodule ReadStates.Instance do
 
   # Other options: nothing of the old engine may be lost, so it must be clean.
   defp replace(instance, options) do
+    Native.close(instance.engine, true)
+
     case Stats.of(instance.engine) do
       %{dirty_users: 0} ->
         close_store(instance)
@@ -83,6 +85,7 @@ defmodule ReadStates.Instance do
         open_new(options)
 
       %{dirty_users: users} ->
+        Native.close(instance.engine, false)
         {:error, {:uncommitted, %{users: users, options: instance.options}}}
     end
   end

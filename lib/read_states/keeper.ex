@@ -38,7 +38,7 @@ defmodule ReadStates.Keeper do
     end
   end
 
-  def orderly?(:normal), do: true
+  # As a supervisor stops. One that is stopped in another way is restarted.
   def orderly?(:shutdown), do: true
   def orderly?({:shutdown, _reason}), do: true
   def orderly?(_reason), do: false

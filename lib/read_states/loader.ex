@@ -10,7 +10,9 @@ defmodule ReadStates.Loader do
   alias ReadStates.{Batch, Instance, Native, StoreCalls, Telemetry}
 
   @most_users 256
-  @most_calls 4
+  @most_calls 2
+  # A call to the store takes as long as it needs: readers who wait have deadlines of their own.
+  @timeout 60_000
   @most_asked 1_000
   @tick 100
 
@@ -51,8 +53,7 @@ defmodule ReadStates.Loader do
     state = %{
       instance: instance,
       partition: partition,
-      calls:
-        StoreCalls.new(Instance.tasks(name), most: @most_calls, timeout: instance.load_timeout),
+      calls: StoreCalls.new(Instance.tasks(name), most: @most_calls, timeout: @timeout),
       # The callers who wait, and by user which of them wait for him.
       callers: %{},
       waiting: %{},
@@ -98,7 +99,7 @@ defmodule ReadStates.Loader do
   # Starts loads while there is somebody to load and room for a call.
   defp load(%{instance: instance, calls: calls} = state) do
     if StoreCalls.room?(calls) do
-      case Native.begin_load(instance.engine, state.partition, @most_users) do
+      case Native.begin_load(instance.engine, state.partition, most_users(calls)) do
         {nil, [], []} ->
           state
 
@@ -114,6 +115,10 @@ defmodule ReadStates.Loader do
       state
     end
   end
+
+  # After a failure one at a time, so that one who cannot be loaded does not fail others with him.
+  defp most_users(%{backoff: %{failures: 0}}), do: @most_users
+  defp most_users(_failing), do: 1
 
   # In the task: the store's pages go to the engine as they come.
   defp read(%{store: {module, store}}, load, users) do
@@ -154,8 +159,9 @@ defmodule ReadStates.Loader do
           {entries, :ok}
 
         {:error, reason} ->
-          Native.fail_load(load)
-          if pid = Process.whereis(committer), do: send(pid, {:load_failed, reason})
+          # Who waits for a commit of theirs would wait in vain.
+          pid = Process.whereis(committer)
+          if Native.fail_load(load) && pid, do: send(pid, :load_failed)
           log_failure(state, users, reason)
           {0, {:error, if(reason == :timeout, do: :timeout, else: :store_unavailable)}}
       end

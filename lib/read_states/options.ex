@@ -9,7 +9,7 @@ defmodule ReadStates.Options do
     store: {ReadStates.Store.Local, path: "data/read_states"},
     capacity: 5_000_000,
     memory: 512 * 1024 * 1024,
-    dirty_memory: 128 * 1024 * 1024,
+    dirty_memory: nil,
     counters: [:mention_count],
     commit_after: 30_000,
     load_timeout: 5_000,
@@ -25,6 +25,8 @@ defmodule ReadStates.Options do
   def new!(opts) do
     Argument.options!(opts, Keyword.keys(@defaults))
     options = struct!(__MODULE__, Keyword.merge(@defaults, opts))
+    check!(:memory, options.memory)
+    options = %{options | dirty_memory: opts[:dirty_memory] || div(options.memory, 4)}
     Enum.each(Map.from_struct(options), fn {name, value} -> check!(name, value) end)
     check_dirty!(options.dirty_memory, options.memory)
     %{options | store: store(options.store)}
@@ -34,12 +36,12 @@ defmodule ReadStates.Options do
   def bounds(options), do: Map.take(options, @bounds)
 
   # The bounds `ReadStates.resize/2` takes, checked against those that stay.
-  def bounds!(opts, current) do
+  def bounds!(opts, stats) do
     Argument.options!(opts, @bounds)
     Enum.each(opts, fn {name, value} -> check!(name, value) end)
-    bounds = Map.merge(current, Map.new(opts))
-    check_dirty!(bounds.dirty_memory, bounds.memory)
-    bounds
+    memory = Keyword.get(opts, :memory, stats.max_memory)
+    check_dirty!(Keyword.get(opts, :dirty_memory, stats.max_dirty_memory), memory)
+    Map.new(opts)
   end
 
   defp check!(:name, name) do

@@ -8,6 +8,8 @@ defmodule ReadStates.Steward do
   alias ReadStates.{Instance, Native, Stats, Telemetry}
 
   @tick 1_000
+  # Between two rounds: what cannot be evicted now is being committed, which takes a moment.
+  @pause 20
 
   def start_link(name) do
     GenServer.start_link(__MODULE__, name, name: Instance.steward(name))
@@ -23,8 +25,14 @@ defmodule ReadStates.Steward do
   @impl true
   def handle_continue(:wake, state), do: {:noreply, attend(state)}
 
+  # The engine says only once that it wants attention, until it gets it.
   @impl true
-  def handle_info(:wake, state), do: {:noreply, attend(state)}
+  def handle_info(:wake, state) do
+    Process.send_after(self(), :attend, @pause)
+    {:noreply, tend(state)}
+  end
+
+  def handle_info(:attend, state), do: {:noreply, attend(state)}
 
   def handle_info(:tick, state) do
     Process.send_after(self(), :tick, @tick)
@@ -33,9 +41,12 @@ defmodule ReadStates.Steward do
 
   def handle_info(_other, state), do: {:noreply, state}
 
-  defp attend(%{instance: %{name: name, engine: engine}} = state) do
+  defp attend(%{instance: %{engine: engine}} = state) do
     Native.attend(engine)
+    tend(state)
+  end
 
+  defp tend(%{instance: %{name: name, engine: engine}} = state) do
     for partition <- 0..(Instance.partitions() - 1) do
       Instance.wake(Instance.committer(name, partition))
       Instance.wake(Instance.loader(name, partition))

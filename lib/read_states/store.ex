@@ -31,8 +31,8 @@ defmodule ReadStates.Store do
   ## Who calls when
 
   `c:open/2` is called once, before anything else. `c:load/3`, `c:commit/2` and `c:scan/2` are called from short-lived
-  processes, several at a time: two calls at the same time never concern the same user, except for a commit that was
-  given up because it took too long and may still be under way while it is tried again. When a call takes too long, its
+  processes, several at a time. Mostly they concern different users, but a call that was given up may still be under
+  way when it is tried again, and a user can be deleted while he is loaded. When a call takes longer than a minute, its
   process is killed. The process that called `c:open/2` may be killed too, and its successor goes on with the same
   `t:t/0`: a store must not be linked to it.
 
@@ -57,7 +57,8 @@ defmodule ReadStates.Store do
   Opens the store.
 
   Returns its floor: the highest version it has ever seen, or 0 if it cannot know. The instance stamps everything above it,
-  even if its clock is behind.
+  even if its clock is behind. Where it is 0, the delete of a user who is not in memory relies on the clock, for nothing
+  else tells the versions of the rows it has to be above.
 
   Raises `ArgumentError` if `opts` are wrong, and returns an error if they are right, but the store cannot be opened.
   """

@@ -3,8 +3,8 @@ defmodule ReadStates.StoreCalls do
   # The calls to the store that a loader or a committer has under way: each in a task of its
   # own, a bounded number at a time, each for a limited time, and none while the store fails.
   #
-  # A call that takes too long counts as failed and its task is killed, but its place is free only
-  # when the task is really gone: a store that hangs cannot pile up calls.
+  # A call that takes too long counts as failed, and its task is killed. A store written in Rust
+  # bounds by itself what may go on after that, see native/nif/src/stores.rs.
 
   alias ReadStates.Backoff
 

@@ -16,8 +16,15 @@ defmodule ReadStates.Supervisor do
     await_orphans(name)
 
     case Supervisor.start_link(__MODULE__, options, name: name) do
-      {:error, {:shutdown, {:failed_to_start_child, Keeper, reason}}} -> {:error, reason}
-      result -> result
+      # What the store says of its options.
+      {:error, {:shutdown, {:failed_to_start_child, Keeper, {%ArgumentError{} = error, _trace}}}} ->
+        raise error
+
+      {:error, {:shutdown, {:failed_to_start_child, Keeper, reason}}} ->
+        {:error, reason}
+
+      result ->
+        result
     end
   end
 

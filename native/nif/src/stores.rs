@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::RefUnwindSafe;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use read_states_engine::id::Id;
 use read_states_stores::{Local, MemoryData, Page, Store, StoreError};
@@ -12,8 +13,37 @@ use rustler::{Binary, Encoder, Env, NewBinary, Resource, ResourceArc, Term};
 
 use crate::disposal::Disposed;
 
-/// A store, open or closed.
-pub struct StoreResource(Disposed<Box<dyn Store>>);
+mod atoms {
+    rustler::atoms! { busy }
+}
+
+/// Most calls under way on a store. The VM has 10 threads for what waits for a disk, all its file
+/// functions share them, and a call that hangs keeps its thread even if its process is killed.
+const MOST_CALLS: usize = 6;
+
+/// A store, open or closed, and the number of calls under way.
+pub struct StoreResource(Disposed<Box<dyn Store>>, AtomicUsize);
+
+/// A call under way.
+struct Call<'a>(&'a AtomicUsize);
+
+impl StoreResource {
+    /// Calls the store, or answers `{:error, :busy}`.
+    fn call<'a>(&self, env: Env<'a>, call: impl FnOnce(&dyn Store) -> Term<'a>) -> Term<'a> {
+        let calls = self.1.fetch_add(1, Relaxed);
+        let _call = Call(&self.1);
+        if calls >= MOST_CALLS {
+            return (atom::error(), atoms::busy()).encode(env);
+        }
+        call(&**self.0)
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
 
 #[rustler::resource_impl]
 impl Resource for StoreResource {}
@@ -61,7 +91,9 @@ fn store_load<'a>(
     cursor: Option<Binary<'a>>,
     limit: usize,
 ) -> Term<'a> {
-    page(env, store.0.load(&users, cursor.as_deref(), limit))
+    store.call(env, |store| {
+        page(env, store.load(&users, cursor.as_deref(), limit))
+    })
 }
 
 /// As `store_load`, of all users.
@@ -72,16 +104,16 @@ fn store_scan<'a>(
     cursor: Option<Binary<'a>>,
     limit: usize,
 ) -> Term<'a> {
-    page(env, store.0.scan(cursor.as_deref(), limit))
+    store.call(env, |store| page(env, store.scan(cursor.as_deref(), limit)))
 }
 
 /// `:ok` or `{:error, reason}`.
 #[rustler::nif(schedule = "DirtyIo")]
 fn store_commit<'a>(env: Env<'a>, store: Handle, batch: Binary<'a>) -> Term<'a> {
-    match store.0.commit(&batch) {
+    store.call(env, |store| match store.commit(&batch) {
         Ok(()) => atom::ok().encode(env),
         Err(error) => failed(env, &error),
-    }
+    })
 }
 
 /// `:ok`, when everything is on disk and the directory is free.
@@ -94,7 +126,10 @@ fn store_close(store: Handle) -> Atom {
 fn opened<'a, S: Store + 'static>(env: Env<'a>, store: Result<S, StoreError>) -> Term<'a> {
     match store.and_then(|store| Ok((store.floor()?, store))) {
         Ok((floor, store)) => {
-            let store = ResourceArc::new(StoreResource(Disposed::new(Box::new(store))));
+            let store = ResourceArc::new(StoreResource(
+                Disposed::new(Box::new(store)),
+                AtomicUsize::new(0),
+            ));
             (atom::ok(), store, floor).encode(env)
         }
         Err(error) => failed(env, &error),
