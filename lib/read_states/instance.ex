@@ -144,10 +144,9 @@ defmodule ReadStates.Instance do
     instance
   end
 
-  # Stops the instance: closes its store. What could not be committed stays in memory, for the
-  # next start. Writes are refused from before that is looked at, also if no drainer did so.
+  # Stops an instance that refuses writes already: closes its store. What could not be committed
+  # stays in memory, for the next start.
   def close(instance) do
-    Native.close(instance.engine, true)
     close_store(instance)
     erase(instance)
 

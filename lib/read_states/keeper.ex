@@ -1,13 +1,14 @@
 defmodule ReadStates.Keeper do
   @moduledoc false
   # Opens the instance before all other processes of it, and closes it after them. Only an
-  # orderly stop closes: when the supervisor is killed, the next one takes the engine up.
+  # orderly stop closes, which the drainer has begun: when the supervisor is killed, or gives up
+  # because one of its children could not start, the next one takes the engine up.
 
   use GenServer
 
   require Logger
 
-  alias ReadStates.Instance
+  alias ReadStates.{Instance, Native}
 
   def start_link(options) do
     GenServer.start_link(__MODULE__, options, name: Instance.keeper(options.name))
@@ -28,7 +29,7 @@ defmodule ReadStates.Keeper do
 
   @impl true
   def terminate(reason, instance) do
-    if orderly?(reason) do
+    if orderly?(reason) and Native.is_closed(instance.engine) do
       with {:error, {:uncommitted, users}} <- Instance.close(instance) do
         Logger.error(
           "#{inspect(instance.name)} has stopped with uncommitted read states of #{users} users. " <>

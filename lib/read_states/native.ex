@@ -49,6 +49,7 @@ defmodule ReadStates.Native do
   def attend(_engine), do: unloaded()
   def tidy(_engine), do: unloaded()
   def close(_engine, _closed), do: unloaded()
+  def is_closed(_engine), do: unloaded()
   def resize(_engine, _fields), do: unloaded()
   def stats(_engine, _template), do: unloaded()
 

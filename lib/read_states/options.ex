@@ -26,7 +26,8 @@ defmodule ReadStates.Options do
     Argument.options!(opts, Keyword.keys(@defaults))
     options = struct!(__MODULE__, Keyword.merge(@defaults, opts))
     check!(:memory, options.memory)
-    options = %{options | dirty_memory: opts[:dirty_memory] || div(options.memory, 4)}
+    dirty_memory = Keyword.get(opts, :dirty_memory, div(options.memory, 4))
+    options = %{options | dirty_memory: dirty_memory}
     Enum.each(Map.from_struct(options), fn {name, value} -> check!(name, value) end)
     check_dirty!(options.dirty_memory, options.memory)
     %{options | store: store(options.store)}

@@ -345,7 +345,7 @@ defmodule ReadStates.LoadingTest do
 
     # Those in a call to the store wait no longer in the queue.
     first = Enum.map(1..4, load)
-    await_hanging(faults, 8)
+    await_hanging(faults, 4)
     rest = Enum.map(5..105, load)
     eventually(fn -> ReadStates.stats(name).load_queue >= 100_000 end)
     assert ReadStates.get(name, 1, 10) == {:error, :overloaded}

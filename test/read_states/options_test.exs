@@ -89,11 +89,13 @@ defmodule ReadStates.OptionsTest do
   test "a store with wrong options of its own does not start", %{name: name} do
     Process.flag(:trap_exit, true)
 
-    assert {:error, {%ArgumentError{message: "path must be " <> _}, _stacktrace}} =
-             ReadStates.start_link(name: name, store: Local)
+    assert_raise ArgumentError, ~r/^path must be /, fn ->
+      ReadStates.start_link(name: name, store: Local)
+    end
 
-    assert {:error, {%ArgumentError{message: "data must be " <> _}, _stacktrace}} =
-             ReadStates.start_link(name: name, store: {Memory, data: 1})
+    assert_raise ArgumentError, ~r/^data must be /, fn ->
+      ReadStates.start_link(name: name, store: {Memory, data: 1})
+    end
   end
 
   test "a child has the name in its id, and is a supervisor", %{name: name} do

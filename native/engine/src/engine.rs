@@ -258,11 +258,20 @@ impl Engine {
     /// Refuses writes from now on, or accepts them again. When it returns, every write that was
     /// accepted is done.
     pub fn close(&self, close: bool) {
+        // Who looks for the lock in vain takes the engine for closed, so it is not taken for nothing.
+        if *self.closed.read() == close {
+            return;
+        }
         let mut closed = self.closed.write();
         *closed = close;
         for mut shard in self.shards() {
             shard.close(close);
         }
+    }
+
+    /// Whether writes are refused.
+    pub fn is_closed(&self) -> bool {
+        *self.closed.read()
     }
 
     /// Sets new bounds and evicts until they are kept.

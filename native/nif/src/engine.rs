@@ -443,6 +443,11 @@ fn close(handle: Handle, closed: bool) -> Atom {
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
+fn is_closed(handle: Handle) -> bool {
+    handle.engine.is_closed()
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
 fn resize(handle: Handle, SerdeTerm(Fields { fields: bounds }): SerdeTerm<Fields<Resize>>) -> Atom {
     handle.engine.resize(bounds, now());
     atom::ok()

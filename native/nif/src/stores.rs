@@ -19,7 +19,7 @@ mod atoms {
 
 /// Most calls under way on a store. The VM has 10 threads for what waits for a disk, all its file
 /// functions share them, and a call that hangs keeps its thread even if its process is killed.
-const MOST_CALLS: usize = 6;
+const MOST_CALLS: usize = 8;
 
 /// A store, open or closed, and the number of calls under way.
 pub struct StoreResource(Disposed<Box<dyn Store>>, AtomicUsize);
