@@ -5,7 +5,7 @@ defmodule ReadStates.Store.Local do
       {ReadStates, name: MyApp.ReadStates, store: {ReadStates.Store.Local, path: "data/read_states"}}
 
   A commit that returned is on disk, and survives `kill -9` and the loss of power. The files are those of
-  [fjall](https://crates.io/crates/fjall), a log-structured store, in the library's own VM; there is no server to run.
+  [fjall](https://docs.rs/fjall), a log-structured store, in the library's own VM; there is no server to run.
 
   ## Options
 

@@ -17,8 +17,7 @@ use serde::Deserialize;
 use crate::clock::now;
 use crate::disposal::Disposed;
 use crate::operations::{
-    LONG_LIST, ListError, consume_timeslice, decode_counters, decode_operations, decode_users,
-    length,
+    ListError, consume_timeslice, decode_counters, decode_operations, decode_users, short_length,
 };
 
 mod atoms {
@@ -177,10 +176,12 @@ fn batch<'a>(
     dirty: bool,
     decode: impl FnOnce() -> Result<Vec<UserOperation>, ListError>,
 ) -> Term<'a> {
-    match length(list) {
-        Ok(length) if length > LONG_LIST && !dirty => return atoms::long().encode(env),
-        Ok(length) => consume_timeslice(env, length),
-        Err(error) => return list_error(env, error),
+    if !dirty {
+        match short_length(list) {
+            Ok(Some(length)) => consume_timeslice(env, length),
+            Ok(None) => return atoms::long().encode(env),
+            Err(error) => return list_error(env, error),
+        }
     }
     match decode() {
         Ok(operations) => answer(handle.engine.apply_all(&operations, now())).encode(env),

@@ -31,8 +31,22 @@ pub enum ListError {
     Element(usize),
 }
 
+/// The number of elements of a list that is not long, else `None`: without looking at its end,
+/// for already counting a very long list takes a scheduler's time.
+pub fn short_length(list: Term) -> Result<Option<usize>, ListError> {
+    let mut rest = list;
+    for length in 0..=LONG_LIST {
+        match rest.list_get_cell() {
+            Ok((_first, others)) => rest = others,
+            Err(_) if rest.is_empty_list() => return Ok(Some(length)),
+            Err(_) => return Err(ListError::NotAList),
+        }
+    }
+    Ok(None)
+}
+
 /// The number of elements of a list of acceptable length.
-pub fn length(list: Term) -> Result<usize, ListError> {
+fn length(list: Term) -> Result<usize, ListError> {
     let length = list.list_length().map_err(|_| ListError::NotAList)?;
     if length > MAX_LIST {
         return Err(ListError::TooLong);
