@@ -28,7 +28,7 @@ defmodule ReadStates.Store.Local do
   | `:io` | the operating system refused something |
 
   Later calls return `{:error, {:io, text}}` when the operating system refuses something, for example because the disk is
-  full, and work again as soon as it does not; `{:error, {:damaged, text}}`; and `{:error, :closed}` after `c:ReadStates.Store.close/1`.
+  full, and work again as soon as it does not; `{:error, :busy}` while eight calls are under way; `{:error, {:damaged, text}}`; and `{:error, :closed}` after `c:ReadStates.Store.close/1`.
   """
 
   @behaviour ReadStates.Store
