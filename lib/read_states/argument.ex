@@ -73,7 +73,7 @@ defmodule ReadStates.Argument do
   def options!(value, allowed) do
     unless Keyword.keyword?(value), do: invalid!(:opts, value, "a keyword list")
 
-    case Keyword.keys(value) -- allowed do
+    case Enum.reject(Keyword.keys(value), &(&1 in allowed)) do
       [] -> value
       [unknown | _] -> invalid!(:opts, unknown, "one of #{inspect(allowed)}")
     end

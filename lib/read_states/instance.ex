@@ -54,7 +54,9 @@ defmodule ReadStates.Instance do
 
   defp open_new(options) do
     with {:ok, store, floor} <- open_store(options) do
-      {:ok, put(build(options, new_engine(options, floor), store))}
+      # Looking for it in vain takes the code server a while.
+      telemetry = Code.ensure_loaded?(:telemetry)
+      {:ok, put(build(options, new_engine(options, floor), store, telemetry))}
     end
   end
 
@@ -67,7 +69,7 @@ defmodule ReadStates.Instance do
         # Bounds that were changed at run time stay, unless the options are new.
         if Options.bounds(before) != Options.bounds(options), do: resize(engine, options)
         Native.close(engine, false)
-        {:ok, put(build(options, engine, store))}
+        {:ok, put(build(options, engine, store, instance.telemetry))}
       end
     else
       replace(instance, options)
@@ -90,7 +92,7 @@ defmodule ReadStates.Instance do
     end
   end
 
-  defp build(options, engine, store) do
+  defp build(options, engine, store, telemetry) do
     %__MODULE__{
       name: options.name,
       options: options,
@@ -98,7 +100,7 @@ defmodule ReadStates.Instance do
       store: store,
       counters: options.counters,
       load_timeout: options.load_timeout,
-      telemetry: Code.ensure_loaded?(:telemetry)
+      telemetry: telemetry
     }
   end
 

@@ -37,6 +37,8 @@ defmodule ReadStates.CommunityReplay.MemoryTest do
 
   alias ReadStates.CommunityReplay
 
+  @moduletag timeout: 600_000
+
   test "on the Memory store" do
     {figures, _others} = CommunityReplay.run(["--store", "memory"])
     assert figures == CommunityReplay.replayed()
@@ -47,6 +49,8 @@ defmodule ReadStates.CommunityReplay.LocalTest do
   use ExUnit.Case, async: true
 
   alias ReadStates.CommunityReplay
+
+  @moduletag timeout: 600_000
 
   @tag :tmp_dir
   test "on the Local store, and after a stop and a fresh start", %{tmp_dir: tmp_dir} do
@@ -63,6 +67,8 @@ defmodule ReadStates.CommunityReplay.CapacityTest do
   use ExUnit.Case, async: true
 
   alias ReadStates.CommunityReplay
+
+  @moduletag timeout: 600_000
 
   @tag :tmp_dir
   test "with a capacity so small that users come and go", %{tmp_dir: tmp_dir} do
