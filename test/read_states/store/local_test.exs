@@ -143,7 +143,8 @@ defmodule ReadStates.Store.LocalTest do
           acknowledged = List.last(acknowledged ++ kill(port)) |> String.to_integer()
 
           {:ok, store, floor} = Local.open([path: path], @context)
-          assert floor in [acknowledged, acknowledged + 1]
+          # More may have returned: what was on its way to us is lost with the VM that said it.
+          assert floor >= acknowledged
 
           expected =
             for channel <- 1..500 do
