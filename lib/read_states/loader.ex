@@ -99,7 +99,7 @@ defmodule ReadStates.Loader do
   # Starts loads while there is somebody to load and room for a call.
   defp load(%{instance: instance, calls: calls} = state) do
     if StoreCalls.room?(calls) do
-      case Native.begin_load(instance.engine, state.partition, most_users(calls)) do
+      case Native.begin_load(instance.engine, state.partition, @most_users) do
         {nil, [], []} ->
           state
 
@@ -115,10 +115,6 @@ defmodule ReadStates.Loader do
       state
     end
   end
-
-  # After a failure one at a time, so that one who cannot be loaded does not fail others with him.
-  defp most_users(%{backoff: %{failures: 0}}), do: @most_users
-  defp most_users(_failing), do: 1
 
   # In the task: the store's pages go to the engine as they come.
   defp read(%{store: {module, store}}, load, users) do
