@@ -56,9 +56,7 @@ defmodule ReadStates.StoreCalls do
   end
 
   def handle(:resume, state), do: {:again, %{state | paused: false}}
-  # Of a task that was killed, or of a timer that was too late to cancel.
-  def handle({:EXIT, _pid, _reason}, state), do: {:ignore, state}
-  def handle({:timeout, _ref}, state), do: {:ignore, state}
+  # For example of a task that was killed, or of a timer that was too late to cancel.
   def handle(_other, state), do: {:ignore, state}
 
   defp finish(state, %{job: nil}, _late_result), do: {:again, state}

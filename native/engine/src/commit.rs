@@ -2,18 +2,21 @@
 
 use std::sync::Arc;
 
-use crate::batch::{BatchBuilder, Entry, Row};
+use crossbeam_epoch::{Guard, pin};
+
+use crate::batch::{BatchBuilder, Entry, Row, Version};
 use crate::due::Due;
 use crate::engine::Engine;
 use crate::id::Id;
 use crate::ledger::Weight;
 use crate::load_queue::Wanted;
 use crate::now::Now;
+use crate::read_state::ReadState;
 use crate::shard::Shard;
 use crate::shared::Shared;
 use crate::user::{Deletes, DeletesInFlight, Flight, Presence};
 
-/// Entries of a snapshot taken in one hold of a shard's lock.
+/// Entries of a snapshot taken in one hold of a shard's lock, and users looked at.
 const AT_ONCE: usize = 256;
 
 /// A commit under way: write [`Commit::batch`] to the store, then say whether it
@@ -36,19 +39,16 @@ impl Engine {
         most: usize,
         now: Now,
     ) -> Option<Commit> {
-        let mut snapshot = Snapshot {
-            token: self.next_token(),
-            users: Vec::new(),
-            batch: BatchBuilder::new(self.shared().counters),
-            most: 0,
-        };
+        let mut snapshot = Snapshot::new(self, self.next_token());
         let mut attention = false;
         for index in self.partition_shards(partition) {
             let mut more = true;
             while more && snapshot.batch.len() < most {
-                snapshot.most = most.min(snapshot.batch.len() + AT_ONCE);
-                let mut shard = self.shard_at(index);
-                more = shard.snapshot(self, &mut snapshot, now, &mut attention);
+                snapshot.room = AT_ONCE.min(most - snapshot.batch.len());
+                more = self
+                    .shard_at(index)
+                    .snapshot(self, &mut snapshot, now, &mut attention);
+                snapshot.encode();
             }
         }
         if attention {
@@ -128,23 +128,74 @@ impl Drop for Commit {
     }
 }
 
-/// A snapshot in the making.
-struct Snapshot {
+/// A snapshot in the making: copied under the lock of a shard, and encoded without it, so that
+/// those who wait for the lock come in between.
+struct Snapshot<'a> {
+    shared: &'a Shared,
     token: u64,
     users: Vec<Id>,
     batch: BatchBuilder,
-    /// Entries at which to stop for now.
-    most: usize,
+    // Pinned before numbers are copied, so that they keep their meaning until they are encoded.
+    guard: Guard,
+    copied: Vec<Copied>,
+    /// Entries that may still be copied in this hold of the lock.
+    room: usize,
 }
 
-impl Snapshot {
-    fn is_full(&self) -> bool {
-        self.batch.len() >= self.most
+/// An entry of the batch before it is encoded.
+enum Copied {
+    Row {
+        user: Id,
+        number: u32,
+        version: Version,
+        state: ReadState,
+    },
+    Delete(Entry),
+}
+
+impl<'a> Snapshot<'a> {
+    fn new(engine: &'a Engine, token: u64) -> Self {
+        Snapshot {
+            shared: engine.shared(),
+            token,
+            users: Vec::new(),
+            batch: BatchBuilder::new(engine.shared().counters),
+            guard: pin(),
+            copied: Vec::new(),
+            room: 0,
+        }
+    }
+
+    fn copy(&mut self, entry: Copied) {
+        self.copied.push(entry);
+        self.room -= 1;
+    }
+
+    fn encode(&mut self) {
+        for copied in self.copied.drain(..) {
+            let entry = match copied {
+                Copied::Delete(entry) => entry,
+                Copied::Row {
+                    user,
+                    number,
+                    version,
+                    state,
+                } => Entry::Row(Row {
+                    user,
+                    channel: self.shared.directory.channel(number),
+                    version,
+                    writer: self.shared.writer,
+                    state,
+                }),
+            };
+            self.batch.push(&entry);
+        }
+        self.guard.repin();
     }
 }
 
 impl Shard {
-    /// Adds what is due until the snapshot is full; says whether more may be due.
+    /// Adds what is due, as far as there is room; says whether more may be due.
     fn snapshot(
         &mut self,
         engine: &Engine,
@@ -152,7 +203,10 @@ impl Shard {
         now: Now,
         attention: &mut bool,
     ) -> bool {
-        while !snapshot.is_full() {
+        for _user in 0..AT_ONCE {
+            if snapshot.room == 0 {
+                break;
+            }
             let Some(due) = self.ledger.due.pop(now.monotonic) else {
                 return false;
             };
@@ -192,22 +246,19 @@ impl Shard {
                             continue;
                         }
                     };
-                    let shared = engine.shared();
                     let set = &mut resident.set;
                     let version = self.ledger.stamp.next(now);
                     add_deletes(user, &unsettled.deletes, &mut flight.deletes, snapshot);
-                    let room = snapshot.most.saturating_sub(snapshot.batch.len());
-                    set.snapshot(room, |number, state| {
-                        snapshot.batch.push(&Entry::Row(Row {
+                    set.snapshot(snapshot.room, |number, state| {
+                        snapshot.copy(Copied::Row {
                             user,
-                            channel: shared.directory.channel(number),
+                            number,
                             version,
-                            writer: shared.writer,
                             state,
-                        }));
+                        });
                     });
                     if set.is_dirty() || !flight.deletes.are_all(&unsettled.deletes) {
-                        if snapshot.is_full() {
+                        if snapshot.room == 0 {
                             // Goes on in this commit, if that has room.
                             self.ledger.hurry_on(user, unsettled);
                         }
@@ -279,18 +330,18 @@ fn add_deletes(
     if let Some(version) = deletes.user
         && in_flight.user != deletes.user
     {
-        snapshot.batch.push(&Entry::DeleteUser { user, version });
+        snapshot.copy(Copied::Delete(Entry::DeleteUser { user, version }));
         in_flight.user = deletes.user;
     }
     for (channel, version) in &deletes.channels[in_flight.channels..] {
-        if snapshot.is_full() {
+        if snapshot.room == 0 {
             break;
         }
         in_flight.channels += 1;
-        snapshot.batch.push(&Entry::DeleteChannel {
+        snapshot.copy(Copied::Delete(Entry::DeleteChannel {
             user,
             channel: *channel,
             version: *version,
-        });
+        }));
     }
 }

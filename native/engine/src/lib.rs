@@ -47,6 +47,7 @@ pub mod load;
 mod load_queue;
 pub mod now;
 pub mod operation;
+mod pending;
 mod plan;
 pub mod read;
 pub mod read_state;

@@ -1,6 +1,7 @@
 //! Loading: a user becomes resident with what the store has of him, and the operations that
 //! waited are merged in their order.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use ahash::AHashMap;
@@ -12,6 +13,7 @@ use crate::id::{Channel, Id};
 use crate::load_queue::Wanted;
 use crate::now::Now;
 use crate::operation::Operation;
+use crate::pending::Pending;
 use crate::plan::Plan;
 use crate::read_state::{MAX_COUNTERS, ReadState};
 use crate::read_state_set::ReadStateSet;
@@ -23,7 +25,7 @@ use crate::user::Presence;
 /// Pending operations merged under the lock; more are merged outside it, so that a user with
 /// very many holds nobody up.
 const MERGED_UNDER_LOCK: usize = 256;
-const MERGED_AT_ONCE: usize = 4_096;
+const MERGED_AT_ONCE: usize = 1_024;
 
 /// No clock gives a version like this. Versions above it would leave no room for later ones.
 const MAX_VERSION: Version = 1 << 62;
@@ -41,9 +43,11 @@ pub struct Load {
 /// What the store has of one user, as far as it is read.
 #[derive(Debug, Default)]
 struct Staged {
-    rows: Vec<(Channel, ReadState)>,
+    rows: Vec<StagedRow>,
     version: Version,
 }
+
+type StagedRow = (Channel, Version, ReadState);
 
 /// What a finished load brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,7 +130,7 @@ impl Load {
             staged.version = staged.version.max(entry.version());
             if let Entry::Row(mut row) = entry {
                 row.state.counters[counters..MAX_COUNTERS].fill(0);
-                staged.rows.push((row.channel, row.state));
+                staged.rows.push((row.channel, row.version, row.state));
             }
         }
         Ok(entries)
@@ -175,6 +179,7 @@ impl Engine {
     fn install(&self, user: Id, token: u64, staged: Staged, now: Now) -> Option<usize> {
         let (shared, hash) = (self.shared(), self.hash(user));
         let mut merge = Merge::new(shared, staged.rows);
+        let mut some = Vec::new();
         loop {
             let mut shard = self.shard(hash);
             let Some(Presence::Absent(absent)) = shard.find(hash, user) else {
@@ -183,14 +188,20 @@ impl Engine {
             if absent.load != Some(token) {
                 break;
             }
-            let rest = &absent.pending[merge.applied..];
-            if rest.len() <= MERGED_UNDER_LOCK {
-                merge.apply(shared, rest);
-                return Some(shard.install(shared, hash, user, merge, staged.version, now));
+            let pending = &absent.pending;
+            pending.copy(merge.applied, MERGED_AT_ONCE, &mut some);
+            if pending.len() - merge.applied <= MERGED_UNDER_LOCK {
+                merge.apply(shared, &some);
+                let (states, merged) =
+                    shard.install(shared, hash, user, merge, staged.version, now);
+                drop(shard);
+                // It may be much to free.
+                drop(merged);
+                return Some(states);
             }
-            let some = rest[..rest.len().min(MERGED_AT_ONCE)].to_vec();
             drop(shard);
             merge.apply(shared, &some);
+            some.clear();
         }
         adjust(&shared.totals.garbage, 0, merge.set.bytes());
         self.free_now(merge.set);
@@ -208,20 +219,13 @@ struct Merge {
 }
 
 impl Merge {
-    fn new(shared: &Shared, rows: Vec<(Channel, ReadState)>) -> Self {
-        let number = |(channel, state): (Channel, ReadState)| {
-            (shared.directory.acquire(channel, &pin()), state)
-        };
+    fn new(shared: &Shared, mut rows: Vec<StagedRow>) -> Self {
+        // A store that returns a row twice must not break the order; the later one counts.
+        rows.sort_unstable_by_key(|(channel, version, _)| (*channel, Reverse(*version)));
+        rows.dedup_by_key(|(channel, ..)| *channel);
+        let number = |(channel, _, state)| (shared.directory.acquire(channel, &pin()), state);
         let mut rows: Vec<(u32, ReadState)> = rows.into_iter().map(number).collect();
         rows.sort_unstable_by_key(|(number, _)| *number);
-        // A store that returns a row twice must not break the order; both are the same row.
-        rows.dedup_by(|later, earlier| {
-            let twice = later.0 == earlier.0;
-            if twice {
-                shared.directory.release(later.0, &pin());
-            }
-            twice
-        });
         Merge {
             set: ReadStateSet::from_sorted(shared.counters, &rows),
             applied: 0,
@@ -248,6 +252,7 @@ impl Merge {
 }
 
 impl Shard {
+    /// Returns the number of the user's read states, and the operations that were merged.
     fn install(
         &mut self,
         shared: &Shared,
@@ -256,9 +261,10 @@ impl Shard {
         merge: Merge,
         version: Version,
         now: Now,
-    ) -> usize {
+    ) -> (usize, Pending) {
         let absent = self.take_absent(shared, hash, user);
-        let absent = absent.expect("the caller found the user absent under the same lock");
+        let mut absent = absent.expect("the caller found the user absent under the same lock");
+        let merged = std::mem::take(&mut absent.pending);
         self.ledger.stamp.raise(version);
         let hurried = absent.hurried;
         let mut resident = absent.into_resident(merge.set, now);
@@ -281,7 +287,7 @@ impl Shard {
         }
         let states = resident.set.len();
         self.add_resident(shared, hash, user, resident);
-        states
+        (states, merged)
     }
 
     /// Says whether operations of the user go on waiting.
@@ -302,5 +308,43 @@ impl Shard {
         }
         self.count_memory(shared);
         pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{BatchBuilder, Row};
+    use crate::engine::Config;
+    use crate::read::Found;
+
+    #[test]
+    fn of_a_row_that_comes_twice_the_later_counts() {
+        let engine = Arc::new(Engine::new(Config::default()));
+        let channel = Channel { kind: 0, id: 3 };
+        let state = |last_message_id| ReadState {
+            last_message_id,
+            ..ReadState::default()
+        };
+        engine.want(1).unwrap();
+        let mut load = engine.begin_load(0, 1).load.unwrap();
+        for (version, message) in [(10, 5), (12, 7), (11, 6)] {
+            let mut page = BatchBuilder::new(1);
+            page.push(&Entry::Row(Row {
+                user: 1,
+                channel,
+                version,
+                writer: 0,
+                state: state(message),
+            }));
+            load.add(&page.finish()).unwrap();
+        }
+        let loaded = Loaded {
+            users: 1,
+            states: 1,
+        };
+        assert_eq!(load.finish(Now::default()), loaded);
+        assert_eq!(engine.get(1, channel), Ok(Found::Resident(state(7))));
+        assert_eq!(engine.stats().channels, 1);
     }
 }

@@ -2,13 +2,16 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use crossbeam_epoch::pin;
+use crossbeam_epoch::{Guard, pin};
 
+use crate::block::MAX_BLOCK;
+use crate::directory::Directory;
 use crate::engine::Engine;
 use crate::id::{Channel, Id};
 use crate::load_queue::Wanted;
 use crate::now::Now;
 use crate::read_state::ReadState;
+use crate::read_state_set::ReadStateSet;
 use crate::shard::Shard;
 use crate::shared::Shared;
 use crate::user::{Presence, Resident};
@@ -16,8 +19,8 @@ use crate::user::{Presence, Resident};
 /// A list of a user with more read states is long.
 const LONG: usize = 2_048;
 
-/// Read states copied in one hold of the lock, at least.
-const PAGE: usize = 2_048;
+/// Read states copied in one hold of the lock, and up to a block more.
+const PAGE: usize = MAX_BLOCK;
 
 /// What a read finds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,68 +76,29 @@ impl Engine {
         long: bool,
         now: Now,
     ) -> Result<Found<Vec<(Channel, ReadState)>>, LoadQueueFull> {
-        // Pinned before the numbers are copied, so that they keep their meaning until the
-        // channels are looked up without the lock.
-        let guard = pin();
-        let mut copied: Vec<(u32, ReadState)> = Vec::new();
-        let mut copy = |resident: &mut Resident, from: u32| {
-            resident.set.page(from, PAGE, |number, state| {
-                if query
-                    .nonzero
-                    .is_none_or(|counter| state.counters[counter] > 0)
-                {
-                    copied.push((number, state));
-                }
-            })
-        };
-        let first = self.read(user, |resident| {
-            if resident.set.len() > LONG && !long {
-                return Found::Long;
-            }
-            let next = copy(resident, 0);
-            if next.is_some() {
-                resident.pin(now);
-            }
-            Found::Resident(next)
-        })?;
-        let mut next = match first {
-            Found::Resident(next) => next,
-            Found::Absent => return Ok(Found::Absent),
-            Found::Long => return Ok(Found::Long),
-        };
-        while let Some(from) = next {
+        let mut listing = Listing::new(self, query);
+        let mut from = 0;
+        loop {
             let page = self.read(user, |resident| {
-                let next = copy(resident, from);
+                if resident.set.len() > LONG && !long {
+                    return Found::Long;
+                }
+                let next = listing.copy(&resident.set, from);
                 if next.is_some() {
-                    // Reading took the pin back.
+                    // Reading takes a pin back, and there is more to read.
                     resident.pin(now);
                 }
                 Found::Resident(next)
             })?;
+            listing.translate();
             match page {
-                Found::Resident(page) => next = page,
-                // Evicted in the middle, after all; what was copied is of no use.
-                _ => return Ok(Found::Absent),
+                Found::Resident(Some(next)) => from = next,
+                Found::Resident(None) => return Ok(Found::Resident(listing.finish())),
+                // If evicted in the middle, after all, what was copied is of no use.
+                Found::Absent => return Ok(Found::Absent),
+                Found::Long => return Ok(Found::Long),
             }
         }
-        let directory = &self.shared().directory;
-        let channels = copied
-            .into_iter()
-            .map(|(number, state)| (directory.channel(number), state));
-        let mut states: Vec<_> = match query.after {
-            Some(after) => channels.filter(|(channel, _)| *channel > after).collect(),
-            None => channels.collect(),
-        };
-        drop(guard);
-        let by_channel = |(channel, _): &(Channel, ReadState)| *channel;
-        if let Some(limit) = query.limit
-            && limit < states.len()
-        {
-            states.select_nth_unstable_by_key(limit, by_channel);
-            states.truncate(limit);
-        }
-        states.sort_unstable_by_key(by_channel);
-        Ok(Found::Resident(states))
     }
 
     /// Whether the user is resident; if not, queues him for loading. Once loaded he can be evicted
@@ -189,6 +153,78 @@ impl Engine {
         shard.wait_for(self.shared(), hash, user)?;
         Ok(Found::Absent)
     }
+}
+
+/// A list in the making, page by page: copied under the lock of the user's shard, and given its
+/// channels without it, so that those who wait for the lock come in between.
+struct Listing<'a> {
+    directory: &'a Directory,
+    query: Query,
+    // Pinned before the numbers are copied, so that they keep their meaning until they are
+    // translated.
+    guard: Guard,
+    page: Vec<(u32, ReadState)>,
+    states: Vec<(Channel, ReadState)>,
+}
+
+impl<'a> Listing<'a> {
+    fn new(engine: &'a Engine, query: Query) -> Self {
+        Listing {
+            directory: &engine.shared().directory,
+            query,
+            guard: pin(),
+            page: Vec::new(),
+            states: Vec::new(),
+        }
+    }
+
+    /// Returns the number to go on from.
+    fn copy(&mut self, set: &ReadStateSet, from: u32) -> Option<u32> {
+        let nonzero = self.query.nonzero;
+        set.page(from, PAGE, |number, state| {
+            if nonzero.is_none_or(|counter| state.counters[counter] > 0) {
+                self.page.push((number, state));
+            }
+        })
+    }
+
+    fn translate(&mut self) {
+        let Query { after, limit, .. } = self.query;
+        let page = self.page.drain(..);
+        let states = page.map(|(number, state)| (self.directory.channel(number), state));
+        match after {
+            Some(after) => self
+                .states
+                .extend(states.filter(|(channel, _)| *channel > after)),
+            None => self.states.extend(states),
+        }
+        if let Some(limit) = limit
+            && self.states.len() > 2 * limit + MAX_BLOCK
+        {
+            self.cut(limit);
+        }
+        self.guard.repin();
+    }
+
+    /// Keeps the first `limit`.
+    fn cut(&mut self, limit: usize) {
+        if limit < self.states.len() {
+            self.states.select_nth_unstable_by_key(limit, by_channel);
+            self.states.truncate(limit);
+        }
+    }
+
+    fn finish(mut self) -> Vec<(Channel, ReadState)> {
+        if let Some(limit) = self.query.limit {
+            self.cut(limit);
+        }
+        self.states.sort_unstable_by_key(by_channel);
+        self.states
+    }
+}
+
+fn by_channel((channel, _): &(Channel, ReadState)) -> Channel {
+    *channel
 }
 
 impl Shard {

@@ -12,6 +12,7 @@ use crate::ledger::{Ledger, Weight, deletes_growth};
 use crate::load_queue::{LoadQueue, Wanted};
 use crate::now::Now;
 use crate::operation::{Change, Operation};
+use crate::pending::Pending;
 use crate::plan::Plan;
 use crate::read_state_set::ReadStateSet;
 use crate::shared::Shared;
@@ -53,6 +54,8 @@ pub(crate) struct Aftermath {
     pub grown: bool,
     /// To be freed.
     pub garbage: Option<ReadStateSet>,
+    /// Nobody needs them any more.
+    _dropped: Pending,
 }
 
 /// See the module.
@@ -265,7 +268,7 @@ impl Shard {
             unreachable!("a user who is not resident was found or added above");
         };
         let before = absent.bytes();
-        absent.push(*operation);
+        absent.pending.push(*operation);
         adjust(&shared.totals.memory, before, absent.bytes());
         let charge = size_of::<User>() + absent.bytes();
         adjust(&shared.totals.dirty_memory, absent.charged, charge);
@@ -299,7 +302,8 @@ impl Shard {
             _ => absent_need(&Absent::default()),
         };
         let _held = admission.check(shared, need)?;
-        let absent = self.take_absent(shared, hash, user).unwrap_or_default();
+        let mut absent = self.take_absent(shared, hash, user).unwrap_or_default();
+        let dropped = std::mem::take(&mut absent.pending);
         let hurried = absent.hurried;
         let set = ReadStateSet::new(shared.counters);
         let mut resident = absent.into_resident(set, now);
@@ -311,6 +315,7 @@ impl Shard {
         self.add_resident(shared, hash, user, resident);
         Ok(Aftermath {
             grown: true,
+            _dropped: dropped,
             ..Aftermath::default()
         })
     }
@@ -424,5 +429,5 @@ fn absent_need(absent: &Absent) -> usize {
     } else {
         size_of::<User>() + absent.bytes().max(size_of::<Unsettled>())
     };
-    first + absent.growth()
+    first + absent.pending.growth()
 }

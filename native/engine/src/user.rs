@@ -6,7 +6,7 @@ use crate::flush::Epoch;
 use crate::id::{Channel, Id};
 use crate::load_queue::Wanted;
 use crate::now::{Micros, Now};
-use crate::operation::Operation;
+use crate::pending::Pending;
 use crate::read_state_set::ReadStateSet;
 
 /// How long a user stays for those who waited for it, should they never read.
@@ -89,7 +89,7 @@ pub(crate) struct DeletesInFlight {
 #[derive(Debug, Default)]
 pub(crate) struct Absent {
     /// In the order of their acceptance; never a [`Operation::DeleteUser`], which makes resident.
-    pub pending: Vec<Operation>,
+    pub pending: Pending,
     /// As for [`Unsettled`]; only with pending operations.
     pub deadline: Micros,
     /// As for [`Unsettled`]; with pending operations.
@@ -227,22 +227,7 @@ impl Resident {
 impl Absent {
     /// Bytes outside the table.
     pub fn bytes(&self) -> usize {
-        size_of::<Absent>() + self.pending.capacity() * size_of::<Operation>()
-    }
-
-    /// Room for pending operations after one more.
-    fn room(&self) -> usize {
-        let (len, room) = (self.pending.len(), self.pending.capacity());
-        if len < room {
-            room
-        } else {
-            len + (len / 2).max(4)
-        }
-    }
-
-    /// Bytes by which [`Absent::bytes`] grows with one more pending operation.
-    pub fn growth(&self) -> usize {
-        (self.room() - self.pending.capacity()) * size_of::<Operation>()
+        size_of::<Absent>() + self.pending.bytes()
     }
 
     /// The user with the read states that were loaded. Whoever waited has time to read them.
@@ -260,11 +245,5 @@ impl Absent {
             used: true,
             pinned_until: seconds(now) + PIN_SECONDS,
         }
-    }
-
-    pub fn push(&mut self, operation: Operation) {
-        let more = self.room() - self.pending.len();
-        self.pending.reserve_exact(more);
-        self.pending.push(operation);
     }
 }

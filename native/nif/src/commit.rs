@@ -1,14 +1,11 @@
 //! Commits and flushes.
 
-use std::panic::RefUnwindSafe;
-
-use parking_lot::Mutex;
 use read_states_engine::commit::Commit;
 use rustler::types::atom::{self, Atom};
 use rustler::{Encoder, Env, NewBinary, Resource, ResourceArc, Term};
 
 use crate::clock::now;
-use crate::disposal::Disposed;
+use crate::disposal::UntilTaken;
 use crate::engine::EngineResource;
 
 mod atoms {
@@ -16,20 +13,10 @@ mod atoms {
 }
 
 /// A commit, until it has succeeded or failed. If its owner dies, it has failed.
-pub struct CommitResource(Mutex<Option<Disposed<Commit>>>);
+type CommitResource = UntilTaken<Commit>;
 
 #[rustler::resource_impl]
 impl Resource for CommitResource {}
-
-// A lock that is let go by a panic guards an engine that is whole: the engine checks what can
-// fail before it changes anything.
-impl RefUnwindSafe for CommitResource {}
-
-impl CommitResource {
-    fn take(&self) -> Option<Commit> {
-        self.0.lock().take().and_then(Disposed::into_inner)
-    }
-}
 
 type Engine = ResourceArc<EngineResource>;
 type Handle = ResourceArc<CommitResource>;
@@ -42,9 +29,14 @@ fn begin_commit(env: Env<'_>, engine: Engine, partition: usize, most: usize) -> 
     };
     let batch = NewBinary::from_slice(env, commit.batch());
     let (users, entries) = (commit.users(), commit.entries());
-    let resource = CommitResource(Mutex::new(Some(Disposed::new(commit))));
     let batch: Term = batch.into();
-    (ResourceArc::new(resource), batch, users, entries).encode(env)
+    (
+        ResourceArc::new(CommitResource::new(commit)),
+        batch,
+        users,
+        entries,
+    )
+        .encode(env)
 }
 
 /// The store has it: what did not change since is clean. `:ok` or `:stale`.

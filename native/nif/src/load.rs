@@ -1,14 +1,11 @@
 //! Loads.
 
-use std::panic::RefUnwindSafe;
-
-use parking_lot::Mutex;
 use read_states_engine::id::Id;
 use read_states_engine::load::{Begun, Load};
 use rustler::{Binary, Encoder, Env, Resource, ResourceArc, Term};
 
 use crate::clock::now;
-use crate::disposal::Disposed;
+use crate::disposal::UntilTaken;
 use crate::engine::EngineResource;
 
 mod atoms {
@@ -16,20 +13,10 @@ mod atoms {
 }
 
 /// A load, until it is finished or failed. If its owner dies, it has failed.
-pub struct LoadResource(Mutex<Option<Disposed<Load>>>);
+type LoadResource = UntilTaken<Load>;
 
 #[rustler::resource_impl]
 impl Resource for LoadResource {}
-
-// A lock that is let go by a panic guards an engine that is whole: the engine checks what can
-// fail before it changes anything.
-impl RefUnwindSafe for LoadResource {}
-
-impl LoadResource {
-    fn take(&self) -> Option<Load> {
-        self.0.lock().take().and_then(Disposed::into_inner)
-    }
-}
 
 type Handle = ResourceArc<LoadResource>;
 
@@ -44,18 +31,15 @@ fn begin_load(
     let users = load
         .as_ref()
         .map_or_else(Vec::new, |load| load.users().to_vec());
-    let resource = |load| ResourceArc::new(LoadResource(Mutex::new(Some(Disposed::new(load)))));
-    (load.map(resource), users, settled)
+    let resource = load.map(|load| ResourceArc::new(LoadResource::new(load)));
+    (resource, users, settled)
 }
 
 /// Adds a page of the store: `{:ok, entries}`, `{:error, what is wrong with it}` or `:stale`.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn add_page<'a>(env: Env<'a>, load: Handle, page: Binary<'a>) -> Term<'a> {
-    match &mut *load.0.lock() {
-        Some(load) => {
-            let added = load.add(&page).map_err(|error| error.to_string());
-            added.encode(env)
-        }
+    match load.with(|load| load.add(&page)) {
+        Some(added) => added.map_err(|error| error.to_string()).encode(env),
         None => atoms::stale().encode(env),
     }
 }
