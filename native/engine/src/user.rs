@@ -88,7 +88,7 @@ pub(crate) struct DeletesInFlight {
 /// A user whose read states are not in memory, but for whom something waits.
 #[derive(Debug, Default)]
 pub(crate) struct Absent {
-    /// In the order of their acceptance; never a [`Operation::DeleteUser`], which makes resident.
+    /// In the order of their acceptance; never one that deletes the user, which makes him resident.
     pub pending: Pending,
     /// As for [`Unsettled`]; only with pending operations.
     pub deadline: Micros,
