@@ -7,6 +7,7 @@ defmodule ReadStates.Stats do
   - `pending_operations` - operations on users who are not resident;
   - `load_queue` - users waiting to be loaded;
   - `memory`, `dirty_memory` - bytes: of everything, and of users with something uncommitted;
+  - `reusable_memory` - bytes that evicted users have left for those to come, of all instances in the VM together;
   - `capacity`, `max_memory`, `max_dirty_memory` - the bounds on `states`, `memory`, `dirty_memory`;
   - `hits`, `misses` - reads of users who were resident, and reads that waited for a load;
   - `loads`, `evictions` - users loaded, and users evicted; `evicted_states` - their read states;
@@ -25,6 +26,7 @@ defmodule ReadStates.Stats do
     :load_queue,
     :memory,
     :dirty_memory,
+    :reusable_memory,
     :capacity,
     :max_memory,
     :max_dirty_memory,

@@ -1,7 +1,8 @@
-//! A packed block: up to 512 read states of one user, column by column, in one allocation.
+//! A packed block: up to 512 read states of one user, column by column, in one allocation with
+//! what its owner keeps in front of them.
 //!
 //! ```text
-//! words of 4 bytes, for room for `c` states with `n` counters each:
+//! head | length, room, counters | words of 4 bytes, for room for `c` states with `n` counters each:
 //!
 //! | channel numbers | last messages  | counter 0 | … | dirty bits | in-flight bits |
 //! | c, ascending    | 2c (low, high) | c         |   | ⌈c/32⌉     | ⌈c/32⌉         |
@@ -12,62 +13,164 @@
 //! counter takes 16 bytes and 2 bits. A state is *dirty* when it changed since its
 //! last snapshot, and *in flight* while a commit of such a snapshot is under way;
 //! it can be both, and then stays dirty when the commit is done.
+//!
+//! The pointer to a block says in the bits that are 0 in every address how many cache lines it
+//! takes, so that they can be fetched all at once, before its length is known.
+
+use std::alloc::{Layout, handle_alloc_error};
+use std::fmt;
+use std::ops::{Deref, DerefMut, Range};
+use std::ptr::NonNull;
+
+use allocator_api2::alloc::Allocator;
 
 use crate::id::Id;
+use crate::prefetch::prefetch;
 use crate::read_state::{MAX_COUNTERS, ReadState};
+use crate::slabs::{LARGEST, LINE, Slabs};
 
 /// Most states a block holds. Bounds what one insertion moves: 8 KB with one counter.
 pub const MAX_BLOCK: usize = 512;
 
+/// States among which the search compares with every number.
+const COMPARED: usize = 64;
+
+/// Lines of a block that are fetched ahead, all of them or the first.
+const FETCHED: usize = 20;
+
 /// See the module.
-#[derive(Debug)]
-pub struct Block {
-    words: Box<[u32]>,
+pub struct Block<H = ()> {
+    /// With the number of lines in the low bits, at most `LINE - 1`.
+    tagged: NonNull<Inner<H>>,
+}
+
+/// What is at the address of a block; the words follow.
+#[repr(C, align(8))]
+struct Inner<H> {
+    head: H,
     len: u16,
     room: u16,
     counters: u8,
 }
+
+// SAFETY: a block owns its memory, which nothing else points to, like a box of its head and words.
+unsafe impl<H: Send> Send for Block<H> {}
+// SAFETY: as above; through a shared block nothing changes but what the head lets change.
+unsafe impl<H: Sync> Sync for Block<H> {}
 
 /// Words one bit column takes.
 fn bit_words(room: usize) -> usize {
     room.div_ceil(32)
 }
 
-fn words_for(room: usize, counters: usize) -> usize {
-    room * (3 + counters) + 2 * bit_words(room)
+const fn words_for(room: usize, counters: usize) -> usize {
+    room * (3 + counters) + 2 * room.div_ceil(32)
 }
 
-/// Room to take for at least `len` states: a twelfth more, in steps of two.
-fn room_for(len: usize) -> usize {
-    match len {
-        0..=2 => len,
-        _ => (len + len / 12).next_multiple_of(2).min(MAX_BLOCK),
+/// Where the words begin.
+const fn words_at<H>() -> usize {
+    let largest = size_of::<Inner<H>>() + 4 * words_for(MAX_BLOCK, MAX_COUNTERS);
+    assert!(align_of::<Inner<H>>() <= LINE && largest <= LARGEST);
+    size_of::<Inner<H>>()
+}
+
+fn layout<H>(room: usize, counters: usize) -> Layout {
+    let bytes = Slabs::size(words_at::<H>() + 4 * words_for(room, counters));
+    Layout::from_size_align(bytes, LINE).expect("the size is bounded, see `words_at`")
+}
+
+impl<H> Block<H> {
+    fn at(&self) -> NonNull<Inner<H>> {
+        let address = |tagged: usize| tagged & !(LINE - 1);
+        // SAFETY: the tag is less than a line, and no memory lies in the first one.
+        unsafe { NonNull::new_unchecked(self.tagged.as_ptr().map_addr(address)) }
+    }
+
+    fn inner(&self) -> &Inner<H> {
+        // SAFETY: the block owns it, from `with_room` until it is dropped.
+        unsafe { self.at().as_ref() }
+    }
+
+    fn inner_mut(&mut self) -> &mut Inner<H> {
+        // SAFETY: as in `inner`, and nobody else has the block.
+        unsafe { self.at().as_mut() }
     }
 }
 
-impl Block {
-    /// An empty block with room for exactly `room` states.
-    pub fn with_room(room: usize, counters: usize) -> Self {
-        assert!(room <= MAX_BLOCK && (1..=MAX_COUNTERS).contains(&counters));
-        Block {
-            words: vec![0; words_for(room, counters)].into_boxed_slice(),
-            len: 0,
-            room: room as u16,
-            counters: counters as u8,
+impl<H: Default> Block<H> {
+    /// Bytes a block with this room takes.
+    fn bytes_for(room: usize, counters: usize) -> usize {
+        layout::<H>(room, counters).size()
+    }
+
+    /// Room to take for `len` states: what the memory has that they take.
+    fn room_for(len: usize, counters: usize) -> usize {
+        let words = (Self::bytes_for(len, counters) - words_at::<H>()) / 4;
+        // A state takes its words, and two bits of the last ones.
+        let mut room = (words / (3 + counters)).min(MAX_BLOCK);
+        while words_for(room, counters) > words {
+            room -= 1;
+        }
+        room
+    }
+
+    /// An empty block with room for `len` states, and perhaps some more.
+    pub fn with_room(len: usize, counters: usize, head: H) -> Self {
+        assert!(len <= MAX_BLOCK && (1..=MAX_COUNTERS).contains(&counters));
+        let room = Self::room_for(len, counters);
+        let layout = layout::<H>(room, counters);
+        let Ok(memory) = Slabs.allocate(layout) else {
+            handle_alloc_error(layout);
+        };
+        let at: NonNull<Inner<H>> = memory.cast();
+        // SAFETY: the memory is new, and large and aligned enough for the head, and after
+        // it for the words, which are 0 from then on.
+        unsafe {
+            at.write(Inner {
+                head,
+                len: 0,
+                room: room as u16,
+                counters: counters as u8,
+            });
+            let words = at.cast::<u8>().add(words_at::<H>()).cast::<u32>();
+            words.write_bytes(0, words_for(room, counters));
+        }
+        let lines = (layout.size() / LINE).min(LINE - 1);
+        // Memory of the slabs is aligned to a line.
+        let tagged = at.map_addr(|address| address | lines);
+        Block { tagged }
+    }
+
+    fn words(&self) -> &[u32] {
+        let words = words_for(self.room(), self.counters());
+        // SAFETY: so many follow the head, all written, since `with_room`.
+        unsafe {
+            let at = self.at().cast::<u8>().add(words_at::<H>());
+            std::slice::from_raw_parts(at.cast().as_ptr(), words)
+        }
+    }
+
+    fn words_mut(&mut self) -> &mut [u32] {
+        let words = words_for(self.room(), self.counters());
+        // SAFETY: as in `words`, and nobody else has the block.
+        unsafe {
+            let at = self.at().cast::<u8>().add(words_at::<H>());
+            std::slice::from_raw_parts_mut(at.cast().as_ptr(), words)
         }
     }
 
     /// States in the block.
     pub fn len(&self) -> usize {
-        usize::from(self.len)
+        usize::from(self.inner().len)
     }
 
     fn room(&self) -> usize {
-        usize::from(self.room)
+        usize::from(self.inner().room)
     }
 
-    fn counters(&self) -> usize {
-        usize::from(self.counters)
+    /// Counters of a state.
+    pub fn counters(&self) -> usize {
+        usize::from(self.inner().counters)
     }
 
     /// Whether nothing more fits, whatever the room.
@@ -77,69 +180,92 @@ impl Block {
 
     /// Bytes of the allocation.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.words)
-    }
-
-    /// Bytes of the allocation of the largest block with these counters.
-    pub fn most_bytes(&self) -> usize {
-        4 * words_for(MAX_BLOCK, self.counters())
+        Self::bytes_for(self.room(), self.counters())
     }
 
     /// Bytes by which the allocation grows when one more state is inserted.
     pub fn growth(&self) -> usize {
-        if self.len < self.room {
+        if self.len() < self.room() {
             0
         } else {
-            4 * words_for(room_for(self.len() + 1), self.counters()) - self.bytes()
+            Self::bytes_for(self.len() + 1, self.counters()) - self.bytes()
         }
     }
 
     /// Bytes by which the allocation grows when there is no room left.
     pub fn next_growth(&self) -> usize {
-        let room = room_for((self.room() + 1).min(MAX_BLOCK));
-        4 * words_for(room, self.counters()) - self.bytes()
+        let room = (self.room() + 1).min(MAX_BLOCK);
+        Self::bytes_for(room, self.counters()) - self.bytes()
+    }
+
+    /// Has the processor fetch the block, if it is not large: its lines at once, not one after the
+    /// other as the search comes to need them.
+    pub fn prefetch(&self) {
+        let lines = self.tagged.addr().get() % LINE;
+        let at = self.at().as_ptr();
+        for line in 0..lines.min(FETCHED) {
+            prefetch(at.wrapping_byte_add(line * LINE));
+        }
     }
 
     /// The channel numbers, ascending.
     pub fn numbers(&self) -> &[u32] {
-        &self.words[..self.len()]
+        &self.words()[..self.len()]
     }
 
     /// Where `number` is, or where it belongs.
     pub fn search(&self, number: u32) -> Result<usize, usize> {
-        self.numbers().binary_search(&number)
+        let numbers = self.numbers();
+        let mut rest = numbers;
+        let mut before = 0;
+        // The last halvings of a search mispredict; comparing with all of a few lines does not.
+        while rest.len() > COMPARED {
+            let (lower, upper) = rest.split_at(rest.len() / 2);
+            (before, rest) = if upper[0] <= number {
+                (before + lower.len(), upper)
+            } else {
+                (before, lower)
+            };
+        }
+        let smaller: u32 = rest.iter().map(|other| u32::from(*other < number)).sum();
+        let index = before + smaller as usize;
+        if numbers.get(index) == Some(&number) {
+            Ok(index)
+        } else {
+            Err(index)
+        }
     }
 
     /// The values of one counter, in the order of [`Block::numbers`].
     pub fn counter(&self, counter: usize) -> &[u32] {
         debug_assert!(counter < self.counters());
         let from = self.room() * (3 + counter);
-        &self.words[from..from + self.len()]
+        &self.words()[from..from + self.len()]
     }
 
     /// The state at `index`.
     pub fn get(&self, index: usize) -> ReadState {
         assert!(index < self.len());
-        let room = self.room();
+        let (words, room) = (self.words(), self.room());
         let message = room + 2 * index;
         let mut state = ReadState {
-            last_message_id: Id::from(self.words[message])
-                | Id::from(self.words[message + 1]) << 32,
+            last_message_id: Id::from(words[message]) | Id::from(words[message + 1]) << 32,
             ..ReadState::default()
         };
         for counter in 0..self.counters() {
-            state.counters[counter] = self.words[room * (3 + counter) + index];
+            state.counters[counter] = words[room * (3 + counter) + index];
         }
         state
     }
 
     fn put(&mut self, index: usize, state: &ReadState) {
-        let room = self.room();
+        let (room, counters) = (self.room(), self.counters());
+        let words = self.words_mut();
         let message = room + 2 * index;
-        self.words[message] = state.last_message_id as u32;
-        self.words[message + 1] = (state.last_message_id >> 32) as u32;
-        for counter in 0..self.counters() {
-            self.words[room * (3 + counter) + index] = state.counters[counter];
+        words[message] = state.last_message_id as u32;
+        words[message + 1] = (state.last_message_id >> 32) as u32;
+        for counter in 0..counters {
+            words[room * (3 + counter) + index] = state.counters[counter];
         }
     }
 
@@ -151,99 +277,116 @@ impl Block {
 
     /// Inserts a clean state at the place [`Block::search`] named. The block must not be full.
     pub fn insert(&mut self, index: usize, number: u32, state: &ReadState) {
-        assert!(index <= self.len() && !self.is_full());
-        if self.len == self.room {
-            self.resize(room_for(self.len() + 1));
+        let len = self.len();
+        assert!(index <= len && !self.is_full());
+        if len == self.room() {
+            self.resize(len + 1);
         }
-        let (room, len) = (self.room(), self.len());
-        self.words.copy_within(index..len, index + 1);
-        let messages = room + 2 * index..room + 2 * len;
-        self.words.copy_within(messages, room + 2 * index + 2);
-        for counter in 0..self.counters() {
+        let (room, counters, bits) = (self.room(), self.counters(), self.bit_columns());
+        let words = self.words_mut();
+        words.copy_within(index..len, index + 1);
+        words.copy_within(room + 2 * index..room + 2 * len, room + 2 * index + 2);
+        for counter in 0..counters {
             let column = room * (3 + counter);
-            self.words
-                .copy_within(column + index..column + len, column + index + 1);
+            words.copy_within(column + index..column + len, column + index + 1);
         }
-        for bits in self.bit_columns() {
-            open_bit(&mut self.words[bits], index);
+        for bits in bits {
+            open_bit(&mut words[bits], index);
         }
-        self.len += 1;
-        self.words[index] = number;
+        words[index] = number;
+        self.inner_mut().len += 1;
         self.put(index, state);
     }
 
     /// Removes the state at `index`; shrinks a block that is mostly empty.
     pub fn remove(&mut self, index: usize) {
-        assert!(index < self.len());
         let (room, len) = (self.room(), self.len());
-        self.words.copy_within(index + 1..len, index);
-        let messages = room + 2 * (index + 1)..room + 2 * len;
-        self.words.copy_within(messages, room + 2 * index);
-        for counter in 0..self.counters() {
+        assert!(index < len);
+        let (counters, bits) = (self.counters(), self.bit_columns());
+        let words = self.words_mut();
+        words.copy_within(index + 1..len, index);
+        words.copy_within(room + 2 * (index + 1)..room + 2 * len, room + 2 * index);
+        for counter in 0..counters {
             let column = room * (3 + counter);
-            self.words
-                .copy_within(column + index + 1..column + len, column + index);
+            words.copy_within(column + index + 1..column + len, column + index);
         }
-        for bits in self.bit_columns() {
-            close_bit(&mut self.words[bits], index);
+        for bits in bits {
+            close_bit(&mut words[bits], index);
         }
-        self.len -= 1;
-        if room > 8 && self.len() * 2 < room {
-            self.resize(room_for(self.len()));
+        self.inner_mut().len -= 1;
+        let len = len - 1;
+        if len * 2 < room && Self::bytes_for(len, counters) < self.bytes() {
+            self.resize(len);
         }
     }
 
+    /// Bytes of the allocation of the largest block with these counters.
+    pub fn most_bytes(&self) -> usize {
+        Self::bytes_for(MAX_BLOCK, self.counters())
+    }
+
     /// Moves the upper half to a new block.
-    pub fn split(&mut self) -> Block {
-        let from = self.len() / 2;
-        let mut upper = Block::with_room(room_for(self.len() - from), self.counters());
-        upper.copy_states(self, from..self.len());
-        let mut lower = Block::with_room(room_for(from), self.counters());
-        lower.copy_states(self, 0..from);
+    pub fn split(&mut self) -> Self {
+        let upper = self.part(self.len() / 2..self.len());
+        let head = std::mem::take(&mut self.inner_mut().head);
+        let mut lower = self.part(0..self.len() / 2);
+        lower.inner_mut().head = head;
         *self = lower;
         upper
     }
 
+    /// The states in `range` as a block of their own, with nothing in front of them.
+    pub fn part(&self, range: Range<usize>) -> Self {
+        let mut part = Block::with_room(range.len(), self.counters(), H::default());
+        part.copy_states(self, range);
+        part
+    }
+
     /// Moves every state of `upper`, whose numbers are all higher, to the end of this one.
-    pub fn append(&mut self, upper: &Block) {
+    pub fn append(&mut self, upper: &Self) {
         let len = self.len() + upper.len();
         assert!(len <= MAX_BLOCK);
         if len > self.room() {
-            self.resize(room_for(len));
+            self.resize(len);
         }
         self.copy_states(upper, 0..upper.len());
     }
 
-    fn resize(&mut self, room: usize) {
-        let mut resized = Block::with_room(room, self.counters());
+    /// Removes all states.
+    pub fn clear(&mut self) {
+        self.inner_mut().len = 0;
+        self.resize(0);
+    }
+
+    /// Takes the memory that `len` states need, which are as many as there are at least.
+    fn resize(&mut self, len: usize) {
+        let head = std::mem::take(&mut self.inner_mut().head);
+        let mut resized = Block::with_room(len, self.counters(), head);
         resized.copy_states(self, 0..self.len());
         *self = resized;
     }
 
-    fn copy_states(&mut self, from: &Block, range: std::ops::Range<usize>) {
+    fn copy_states(&mut self, from: &Self, range: Range<usize>) {
         debug_assert!(
-            self.len == 0
+            self.len() == 0
                 || range.is_empty()
-                || self.numbers()[self.len() - 1] < from.words[range.start]
+                || self.numbers()[self.len() - 1] < from.words()[range.start]
         );
-        let (at, room) = (self.len(), self.room());
-        let mut copy = |to: usize, from_words: &[u32]| {
-            self.words[to..to + from_words.len()].copy_from_slice(from_words);
+        let (at, room, counters) = (self.len(), self.room(), self.counters());
+        let (source, source_words) = (from.room(), from.words());
+        let words = self.words_mut();
+        let mut copy = |to: usize, range: Range<usize>| {
+            words[to..to + range.len()].copy_from_slice(&source_words[range]);
         };
-        copy(at, &from.words[range.clone()]);
-        let source = from.room();
-        copy(
-            room + 2 * at,
-            &from.words[source + 2 * range.start..source + 2 * range.end],
-        );
-        for counter in 0..from.counters() {
+        copy(at, range.clone());
+        let messages = source + 2 * range.start..source + 2 * range.end;
+        copy(room + 2 * at, messages);
+        for counter in 0..counters {
             let column = source * (3 + counter);
-            copy(
-                room * (3 + counter) + at,
-                &from.words[column + range.start..column + range.end],
-            );
+            let values = column + range.start..column + range.end;
+            copy(room * (3 + counter) + at, values);
         }
-        self.len += range.len() as u16;
+        self.inner_mut().len += range.len() as u16;
         for (offset, index) in range.enumerate() {
             if from.is_dirty(index) {
                 self.set_dirty(at + offset);
@@ -254,20 +397,20 @@ impl Block {
         }
     }
 
-    fn bit_columns(&self) -> [std::ops::Range<usize>; 2] {
+    fn bit_columns(&self) -> [Range<usize>; 2] {
         let start = self.room() * (3 + self.counters());
         let middle = start + bit_words(self.room());
-        [start..middle, middle..self.words.len()]
+        [start..middle, middle..middle + bit_words(self.room())]
     }
 
     fn dirty_bits(&self) -> &[u32] {
         let [dirty, _] = self.bit_columns();
-        &self.words[dirty]
+        &self.words()[dirty]
     }
 
     fn in_flight_bits(&self) -> &[u32] {
         let [_, in_flight] = self.bit_columns();
-        &self.words[in_flight]
+        &self.words()[in_flight]
     }
 
     /// Whether the state changed since its last snapshot.
@@ -284,12 +427,12 @@ impl Block {
     pub fn set_dirty(&mut self, index: usize) {
         assert!(index < self.len());
         let [dirty, _] = self.bit_columns();
-        set_bit(&mut self.words[dirty], index);
+        set_bit(&mut self.words_mut()[dirty], index);
     }
 
     fn set_in_flight(&mut self, index: usize) {
         let [_, in_flight] = self.bit_columns();
-        set_bit(&mut self.words[in_flight], index);
+        set_bit(&mut self.words_mut()[in_flight], index);
     }
 
     /// Takes the snapshot of up to `limit` states that are dirty and not in flight: they are no
@@ -298,14 +441,16 @@ impl Block {
         let [dirty, in_flight] = self.bit_columns();
         let mut taken = 0;
         for word in 0..dirty.len() {
-            let mut bits = self.words[dirty.start + word] & !self.words[in_flight.start + word];
+            let words = self.words();
+            let mut bits = words[dirty.start + word] & !words[in_flight.start + word];
             while bits != 0 && taken < limit {
                 let lowest = bits & bits.wrapping_neg();
                 let index = 32 * word + bits.trailing_zeros() as usize;
                 bits ^= lowest;
-                self.words[dirty.start + word] ^= lowest;
-                self.words[in_flight.start + word] |= lowest;
-                take(self.words[index], self.get(index));
+                let words = self.words_mut();
+                words[dirty.start + word] ^= lowest;
+                words[in_flight.start + word] |= lowest;
+                take(self.numbers()[index], self.get(index));
                 taken += 1;
             }
         }
@@ -316,20 +461,54 @@ impl Block {
     /// changed since, else dirty.
     pub fn settle(&mut self, done: bool) {
         let [dirty, in_flight] = self.bit_columns();
-        for word in 0..dirty.len() {
+        let words = self.words_mut();
+        for (dirty, in_flight) in dirty.zip(in_flight) {
             if !done {
-                self.words[dirty.start + word] |= self.words[in_flight.start + word];
+                words[dirty] |= words[in_flight];
             }
-            self.words[in_flight.start + word] = 0;
+            words[in_flight] = 0;
         }
     }
 
     /// States that are dirty.
     pub fn dirty(&self) -> usize {
-        self.dirty_bits()
-            .iter()
-            .map(|word| word.count_ones() as usize)
-            .sum()
+        let ones = |word: &u32| word.count_ones() as usize;
+        self.dirty_bits().iter().map(ones).sum()
+    }
+}
+
+impl<H> Deref for Block<H> {
+    type Target = H;
+
+    fn deref(&self) -> &H {
+        &self.inner().head
+    }
+}
+
+impl<H> DerefMut for Block<H> {
+    fn deref_mut(&mut self) -> &mut H {
+        &mut self.inner_mut().head
+    }
+}
+
+impl<H> Drop for Block<H> {
+    fn drop(&mut self) {
+        let Inner { room, counters, .. } = *self.inner();
+        let layout = layout::<H>(usize::from(room), usize::from(counters));
+        // SAFETY: the block owns its memory, which came with this layout, and its head, which
+        // was written once; neither is used again.
+        unsafe {
+            self.at().drop_in_place();
+            Slabs.deallocate(self.at().cast(), layout);
+        }
+    }
+}
+
+impl<H: Default> fmt::Debug for Block<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map()
+            .entries((0..self.len()).map(|index| (self.numbers()[index], self.get(index))))
+            .finish()
     }
 }
 
@@ -409,7 +588,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_block_equals_a_sorted_list_of_rows(steps in prop::collection::vec(step(), 0..1500)) {
-            let mut block = Block::with_room(0, 2);
+            let mut block = Block::with_room(0, 2, ());
             let mut model: Vec<Row> = Vec::new();
             for step in steps {
                 match step {
@@ -470,7 +649,7 @@ mod tests {
 
     #[test]
     fn fifty_states_take_at_most_eighteen_bytes_each() {
-        let mut block = Block::with_room(0, 1);
+        let mut block = Block::with_room(0, 1, ());
         for number in 0..50 {
             block.insert(number as usize, number, &ReadState::default());
         }

@@ -8,13 +8,13 @@ use crate::batch::{BatchBuilder, Entry, Row, Version};
 use crate::due::Due;
 use crate::engine::Engine;
 use crate::id::Id;
-use crate::ledger::Weight;
+use crate::ledger::{Ledger, Weight};
 use crate::load_queue::Wanted;
 use crate::now::Now;
 use crate::read_state::ReadState;
-use crate::shard::Shard;
+use crate::shard::{Shard, find_resident};
 use crate::shared::Shared;
-use crate::user::{Deletes, DeletesInFlight, Flight, Presence};
+use crate::user::{Deletes, DeletesInFlight, Flight, Resident};
 
 /// Entries of a snapshot taken in one hold of a shard's lock, and users looked at.
 const AT_ONCE: usize = 256;
@@ -210,66 +210,21 @@ impl Shard {
             let Some(due) = self.ledger.due.pop(now.monotonic) else {
                 return false;
             };
-            let (user, live_until) = match due {
+            let (user, queued_for) = match due {
                 Due::Hurried(user) => (user, None),
                 Due::Deadline(deadline, user) => (user, Some(deadline)),
             };
+            let is_live = |deadline| queued_for.is_none_or(|queued| queued == deadline);
             let hash = engine.hash(user);
-            let found = self.users.find_mut(hash, |entry| entry.id == user);
-            let Some(presence) = found.map(|found| &mut found.presence) else {
-                continue;
-            };
-            if live_until.is_some() && presence.deadline() != live_until {
-                continue;
-            }
-            match presence {
-                Presence::Absent(absent) => {
-                    if !absent.pending.is_empty() {
-                        absent.hurried = true;
-                        *attention |= self.want(engine.shared(), hash, user, Wanted::Due);
-                    }
+            if let Some(absent) = self.absent(hash, user) {
+                if absent.deadline().is_some_and(is_live) {
+                    absent.hurried = true;
+                    *attention |= self.want(engine.shared(), hash, user, Wanted::Due);
                 }
-                Presence::Resident(resident) => {
-                    let Some(unsettled) = &mut resident.unsettled else {
-                        continue;
-                    };
-                    unsettled.hurried = false;
-                    let mut flight = match unsettled.flight.take() {
-                        None => {
-                            snapshot.users.push(user);
-                            Flight::new(snapshot.token)
-                        }
-                        Some(flight) if flight.token == snapshot.token => flight,
-                        other => {
-                            // Queued again when that commit is settled.
-                            unsettled.flight = other;
-                            continue;
-                        }
-                    };
-                    let set = &mut resident.set;
-                    let version = self.ledger.stamp.next(now);
-                    add_deletes(user, &unsettled.deletes, &mut flight.deletes, snapshot);
-                    set.snapshot(snapshot.room, |number, state| {
-                        snapshot.copy(Copied::Row {
-                            user,
-                            number,
-                            version,
-                            state,
-                        });
-                    });
-                    if set.is_dirty() || !flight.deletes.are_all(&unsettled.deletes) {
-                        if snapshot.room == 0 {
-                            // Goes on in this commit, if that has room.
-                            self.ledger.hurry_on(user, unsettled);
-                        }
-                    } else if let Some(epoch) = unsettled.epoch.take() {
-                        match flight.epoch {
-                            None => flight.epoch = Some(epoch),
-                            Some(_) => self.ledger.epochs.leave(epoch),
-                        }
-                    }
-                    unsettled.flight = Some(flight);
-                }
+            } else if let Some(resident) = find_resident(&mut self.residents, hash, user)
+                && resident.deadline().is_some_and(is_live)
+            {
+                snapshot_user(&mut self.ledger, resident, snapshot, now);
             }
         }
         true
@@ -277,8 +232,7 @@ impl Shard {
 
     /// The store has the snapshot, or not.
     fn settle(&mut self, shared: &Shared, hash: u64, user: Id, token: u64, done: bool, now: Now) {
-        let found = self.users.find_mut(hash, |entry| entry.id == user);
-        let Some(Presence::Resident(resident)) = found.map(|found| &mut found.presence) else {
+        let Some(resident) = find_resident(&mut self.residents, hash, user) else {
             return;
         };
         let weight = Weight::of(resident);
@@ -289,7 +243,11 @@ impl Shard {
         let Some(flight) = unsettled.flight.take_if(|flight| flight.token == token) else {
             return;
         };
-        resident.set.settle(done);
+        resident.settle(done);
+        let clean = !resident.is_dirty();
+        let Some(unsettled) = &mut resident.unsettled else {
+            unreachable!("it was there under the same lock");
+        };
         if done {
             unsettled.deletes.settle(flight.deletes);
             if let Some(epoch) = flight.epoch {
@@ -310,14 +268,64 @@ impl Shard {
                 ledger.due.push(unsettled.deadline, user);
             }
         } else {
-            debug_assert!(!resident.set.is_dirty() && unsettled.deletes.is_empty());
+            debug_assert!(clean && unsettled.deletes.is_empty());
             ledger.clean(shared, unsettled);
             resident.unsettled = None;
+            resident.changed = false;
         }
         weight.settle(shared, &mut ledger.counts, resident);
         self.compact_due(shared);
         self.count_memory(shared);
     }
+}
+
+/// Adds what is dirty of a user, as far as there is room.
+fn snapshot_user(ledger: &mut Ledger, resident: &mut Resident, snapshot: &mut Snapshot, now: Now) {
+    let user = resident.id;
+    let Some(unsettled) = &mut resident.unsettled else {
+        return;
+    };
+    unsettled.hurried = false;
+    let mut flight = match unsettled.flight.take() {
+        None => {
+            snapshot.users.push(user);
+            Flight::new(snapshot.token)
+        }
+        Some(flight) if flight.token == snapshot.token => flight,
+        other => {
+            // Queued again when that commit is settled.
+            unsettled.flight = other;
+            return;
+        }
+    };
+    let version = ledger.stamp.next(now);
+    add_deletes(user, &unsettled.deletes, &mut flight.deletes, snapshot);
+    let deleted = flight.deletes.are_all(&unsettled.deletes);
+    resident.snapshot(snapshot.room, |number, state| {
+        snapshot.copy(Copied::Row {
+            user,
+            number,
+            version,
+            state,
+        });
+    });
+    let done = deleted && !resident.is_dirty();
+    resident.changed &= !done;
+    let Some(unsettled) = &mut resident.unsettled else {
+        unreachable!("it was there under the same lock");
+    };
+    if !done {
+        if snapshot.room == 0 {
+            // Goes on in this commit, if that has room.
+            ledger.hurry_on(user, unsettled);
+        }
+    } else if let Some(epoch) = unsettled.epoch.take() {
+        match flight.epoch {
+            None => flight.epoch = Some(epoch),
+            Some(_) => ledger.epochs.leave(epoch),
+        }
+    }
+    unsettled.flight = Some(flight);
 }
 
 /// Adds the deletes that are not in flight yet, as far as there is room.

@@ -26,6 +26,7 @@ use crossbeam_epoch::{Atomic, Guard, Owned};
 use parking_lot::Mutex;
 
 use crate::id::Channel;
+use crate::prefetch::prefetch;
 
 const PARTITION_BITS: u32 = 8;
 const PARTITIONS: usize = 1 << PARTITION_BITS;
@@ -143,6 +144,31 @@ impl Directory {
         let (partition, hash) = self.partition_of(channel);
         let index = self.partitions[partition].find(channel, hash, guard, |_| true)?;
         Some(number(partition, index))
+    }
+
+    /// Has the processor fetch where [`Directory::find`] will look first.
+    pub fn prefetch(&self, channel: Channel, guard: &Guard) {
+        let (partition, hash) = self.partition_of(channel);
+        let table = self.partitions[partition]
+            .table
+            .load(Ordering::Acquire, guard);
+        // SAFETY: as in `make_room`.
+        if let Some(cell) = probe(unsafe { table.deref() }, hash).next() {
+            prefetch(cell);
+        }
+    }
+
+    /// Has the processor fetch what [`Directory::find`] will look at after that.
+    pub fn prefetch_slot(&self, channel: Channel, guard: &Guard) {
+        let (partition, hash) = self.partition_of(channel);
+        let partition = &self.partitions[partition];
+        let table = partition.table.load(Ordering::Acquire, guard);
+        // SAFETY: as in `make_room`.
+        let first = probe(unsafe { table.deref() }, hash).next();
+        let value = first.map_or(EMPTY, |cell| cell.load(Ordering::Acquire));
+        if value >= BIAS {
+            prefetch(partition.slot(value - BIAS));
+        }
     }
 
     /// The channel's number, with one reference more; the channel gets a number if it has none.

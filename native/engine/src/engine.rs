@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use ahash::{AHashSet, RandomState};
+use crossbeam_epoch::pin;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use serde::Deserialize;
 
@@ -13,11 +14,13 @@ use crate::id::Id;
 use crate::now::{Micros, Now};
 use crate::operation::Operation;
 use crate::read_state::MAX_COUNTERS;
-use crate::read_state_set::ReadStateSet;
 use crate::shard::{Admission, Aftermath, Shard, WriteError};
 use crate::shared::Shared;
+use crate::slabs::Slabs;
 use crate::stats::Stats;
 use crate::totals::{Bounds, Reservation, Totals};
+use crate::user::Resident;
+use crate::window::WINDOW;
 
 /// What an engine is made with.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -107,7 +110,7 @@ pub struct Engine {
     flushes: AtomicU64,
     hand: AtomicUsize,
     rotation: AtomicUsize,
-    graveyard: Mutex<Vec<ReadStateSet>>,
+    graveyard: Mutex<Vec<Resident>>,
     /// Whether writes are refused. A batch holds it shared, so that it is not cut in two.
     closed: RwLock<bool>,
 }
@@ -162,7 +165,13 @@ impl Engine {
 
     /// Carries out one operation, or keeps it until the user is loaded. Never waits for the store.
     pub fn apply(&self, user: Id, operation: &Operation, now: Now) -> Result<Wake, WriteError> {
-        let done = self.apply_in_shard(user, operation, now, Admission::Needed);
+        let hash = self.hash(user);
+        if let Operation::Change { channel, .. } = operation {
+            self.shared.directory.prefetch(*channel, &pin());
+        }
+        let mut shard = self.shard(hash);
+        let done = shard.apply(&self.shared, hash, user, operation, now, Admission::Needed);
+        drop(shard);
         let aftermath = done.inspect_err(|error| self.refused(*error))?;
         let mut budget = Budget::CALL;
         self.follow_up(aftermath, &mut budget, now);
@@ -179,9 +188,8 @@ impl Engine {
         let mut budget = Budget::CALL;
         let held = self.admit(operations);
         let _held = held.inspect_err(|error| self.refused(*error))?;
-        for UserOperation { user, operation } in operations {
-            let aftermath = self.apply_in_shard(*user, operation, now, Admission::Granted)?;
-            self.follow_up(aftermath, &mut budget, now);
+        for window in operations.chunks(WINDOW) {
+            self.apply_window(window, &mut budget, now)?;
         }
         Ok(self.wake())
     }
@@ -209,19 +217,7 @@ impl Engine {
         held.ok_or(WriteError::Overloaded)
     }
 
-    fn apply_in_shard(
-        &self,
-        user: Id,
-        operation: &Operation,
-        now: Now,
-        admission: Admission,
-    ) -> Result<Aftermath, WriteError> {
-        let hash = self.hash(user);
-        let mut shard = self.shard(hash);
-        shard.apply(&self.shared, hash, user, operation, now, admission)
-    }
-
-    fn follow_up(&self, aftermath: Aftermath, budget: &mut Budget, now: Now) {
+    pub(crate) fn follow_up(&self, aftermath: Aftermath, budget: &mut Budget, now: Now) {
         if let Some(garbage) = aftermath.garbage {
             self.bury(garbage, budget);
         }
@@ -302,6 +298,7 @@ impl Engine {
             load_queue: totals.wanted.load(Relaxed),
             memory: self.memory() + totals.garbage.load(Relaxed),
             dirty_memory: totals.dirty_memory.load(Relaxed),
+            reusable_memory: Slabs::held(),
             capacity: bounds.capacity.load(Relaxed),
             max_memory: bounds.memory.load(Relaxed),
             max_dirty_memory: bounds.dirty_memory.load(Relaxed),
@@ -343,7 +340,7 @@ impl Engine {
         &self.shared
     }
 
-    pub(crate) fn graveyard(&self) -> MutexGuard<'_, Vec<ReadStateSet>> {
+    pub(crate) fn graveyard(&self) -> MutexGuard<'_, Vec<Resident>> {
         self.graveyard.lock()
     }
 
@@ -364,9 +361,9 @@ impl Engine {
         self.shared.hasher.hash_one(user)
     }
 
-    fn shard_index(&self, hash: u64) -> usize {
-        // The table in the shard uses the lowest bits and the highest.
-        (hash >> 32) as usize & (self.shards.len() - 1)
+    pub(crate) fn shard_index(&self, hash: u64) -> usize {
+        // The table in the shard uses the highest bits.
+        hash as usize & (self.shards.len() - 1)
     }
 
     pub(crate) fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
@@ -375,6 +372,11 @@ impl Engine {
 
     pub(crate) fn shard_at(&self, index: usize) -> MutexGuard<'_, Shard> {
         self.shards[index].lock()
+    }
+
+    /// For fetching it before it is locked.
+    pub(crate) fn shard_address(&self, index: usize) -> *const u8 {
+        (&raw const self.shards[index]).cast()
     }
 
     pub(crate) fn shards(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {

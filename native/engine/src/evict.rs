@@ -8,14 +8,13 @@ use crossbeam_epoch::pin;
 
 use crate::engine::Engine;
 use crate::now::Now;
-use crate::read_state_set::ReadStateSet;
 use crate::shard::Shard;
 use crate::shared::Shared;
 use crate::totals::adjust;
-use crate::user::{Presence, User};
+use crate::user::{Owner, Resident};
 
-/// Buckets of the table looked at in one hold of a shard's lock.
-const BUCKETS_AT_ONCE: usize = 64;
+/// Places of the table looked at in one hold of a shard's lock.
+const PLACES_AT_ONCE: usize = 64;
 
 /// What a call may do on the way for the room it takes: the rest is left to who attends.
 #[derive(Debug)]
@@ -44,8 +43,8 @@ impl Engine {
         if !self.is_over() {
             return;
         }
-        let buckets = self.shards().map(|shard| shard.users.num_buckets()).max();
-        let visits_a_shard = buckets.unwrap_or(0).div_ceil(BUCKETS_AT_ONCE);
+        let places = self.shards().map(|shard| shard.residents.places()).max();
+        let visits_a_shard = places.unwrap_or(0).div_ceil(PLACES_AT_ONCE);
         let patience = 2 * visits_a_shard * self.shard_count();
         let mut in_vain = 0;
         while in_vain < patience && self.is_over() {
@@ -73,13 +72,13 @@ impl Engine {
         true
     }
 
-    fn evict_one(&self, now: Now) -> Option<ReadStateSet> {
+    fn evict_one(&self, now: Now) -> Option<Resident> {
         let mut shard = self.shard_at(self.next_to_evict_from());
         shard.evict_one(self.shared(), now)
     }
 
     /// Frees a set that is in no table any more, later if the budget does not allow it now.
-    pub(crate) fn bury(&self, set: ReadStateSet, budget: &mut Budget) {
+    pub(crate) fn bury(&self, set: Resident, budget: &mut Budget) {
         if set.len() <= budget.states {
             budget.states -= set.len();
             self.free_now(set);
@@ -99,7 +98,7 @@ impl Engine {
     }
 
     /// Frees a set that is in no table any more, and counted as garbage.
-    pub(crate) fn free_now(&self, set: ReadStateSet) {
+    pub(crate) fn free_now(&self, set: Resident) {
         let directory = &self.shared().directory;
         let mut numbers = set.numbers().peekable();
         while numbers.peek().is_some() {
@@ -114,46 +113,41 @@ impl Engine {
 }
 
 impl Shard {
-    /// Moves the hand on until a user is evicted, or has passed many buckets.
-    fn evict_one(&mut self, shared: &Shared, now: Now) -> Option<ReadStateSet> {
-        let buckets = self.users.num_buckets();
-        for _ in 0..BUCKETS_AT_ONCE.min(buckets) {
-            let bucket = self.hand % buckets;
-            self.hand = bucket + 1;
-            let Ok(mut entry) = self.users.get_bucket_entry(bucket) else {
+    /// Moves the hand on until a user is evicted, or has passed many places.
+    fn evict_one(&mut self, shared: &Shared, now: Now) -> Option<Resident> {
+        let places = self.residents.places();
+        for _ in 0..PLACES_AT_ONCE.min(places) {
+            let place = self.hand % places;
+            self.hand = place + 1;
+            let Some(owner) = self.residents.place(place) else {
                 continue;
             };
-            let User { id, presence } = entry.get_mut();
-            let Presence::Resident(resident) = presence else {
-                continue;
-            };
-            if resident.is_pinned(now) || std::mem::take(&mut resident.used) {
+            let owner: &mut Owner = owner;
+            if owner.is_pinned(now) || std::mem::take(&mut owner.used) {
                 continue;
             }
-            if let Some(unsettled) = &mut resident.unsettled {
-                self.ledger.hurry(*id, unsettled);
+            if let Some(unsettled) = &mut owner.unsettled {
+                self.ledger.hurry(owner.id, unsettled);
                 continue;
             }
-            let (user, _) = entry.remove();
-            return Some(self.evicted(shared, user));
+            let resident = self.residents.take_at(place)?;
+            // Another may have moved up to the place.
+            self.hand = place;
+            self.evicted(shared, &resident);
+            return Some(resident);
         }
         None
     }
 
     /// Books a user out. What he had is garbage until it is freed.
-    fn evicted(&mut self, shared: &Shared, user: User) -> ReadStateSet {
-        let Presence::Resident(resident) = user.presence else {
-            unreachable!("only resident users are evicted");
-        };
+    fn evicted(&mut self, shared: &Shared, resident: &Resident) {
         let counts = &mut self.ledger.counts;
         counts.users -= 1;
-        counts.states -= resident.set.len();
+        counts.states -= resident.len();
         adjust(&shared.totals.cost, resident.cost(), 0);
-        adjust(&shared.totals.memory, resident.set.bytes(), 0);
-        adjust(&shared.totals.garbage, 0, resident.set.bytes());
-        shared.totals.evicted(resident.set.len());
-        self.shrink(shared);
+        adjust(&shared.totals.memory, resident.bytes(), 0);
+        adjust(&shared.totals.garbage, 0, resident.bytes());
+        shared.totals.evicted(resident.len());
         self.count_memory(shared);
-        resident.set
     }
 }

@@ -10,7 +10,7 @@ use crate::now::{Micros, Now};
 use crate::shared::Shared;
 use crate::stamp::Stamp;
 use crate::totals::adjust;
-use crate::user::{Deletes, Resident, Unsettled, User};
+use crate::user::{Deletes, Owner, Resident, Unsettled};
 
 /// What a shard counts without atomics.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,15 +51,23 @@ impl Ledger {
     }
 
     /// A change was made that is in no snapshot.
-    pub fn changed<'a>(
+    pub fn changed(&mut self, shared: &Shared, resident: &mut Resident, now: Now) {
+        if !resident.changed {
+            self.unsettled(shared, resident, now);
+        }
+    }
+
+    /// The same, and what is unsettled of the user.
+    pub fn unsettled<'a>(
         &mut self,
         shared: &Shared,
-        user: Id,
         resident: &'a mut Resident,
         now: Now,
     ) -> &'a mut Unsettled {
-        let unsettled = resident.unsettled.get_or_insert_with(|| {
-            let (deadline, epoch) = self.first_change(shared, user, now);
+        let owner: &mut Owner = resident;
+        owner.changed = true;
+        let unsettled = owner.unsettled.get_or_insert_with(|| {
+            let (deadline, epoch) = self.first_change(shared, owner.id, now);
             Box::new(Unsettled::new(deadline, epoch))
         });
         unsettled.epoch.get_or_insert_with(|| self.epochs.enter());
@@ -108,8 +116,8 @@ impl Weight {
     pub fn of(resident: &Resident) -> Self {
         Weight {
             cost: resident.cost(),
-            states: resident.set.len(),
-            bytes: resident.bytes(),
+            states: resident.len(),
+            bytes: resident.footprint(),
         }
     }
 
@@ -119,7 +127,7 @@ impl Weight {
         adjust(&shared.totals.cost, self.cost, now.cost);
         adjust(&shared.totals.memory, self.bytes, now.bytes);
         counts.states = counts.states + now.states - self.states;
-        let charge = size_of::<User>() + now.bytes;
+        let charge = size_of::<Resident>() + now.bytes;
         shared.totals.note_size(charge);
         if let Some(unsettled) = &mut resident.unsettled {
             adjust(&shared.totals.dirty_memory, unsettled.charged, charge);

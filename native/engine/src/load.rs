@@ -16,11 +16,10 @@ use crate::operation::Operation;
 use crate::pending::Pending;
 use crate::plan::Plan;
 use crate::read_state::{MAX_COUNTERS, ReadState};
-use crate::read_state_set::ReadStateSet;
 use crate::shard::{MAX_PENDING, Shard};
 use crate::shared::Shared;
 use crate::totals::adjust;
-use crate::user::Presence;
+use crate::user::Resident;
 
 /// Pending operations merged under the lock; more are merged outside it, so that a user with
 /// very many holds nobody up.
@@ -89,15 +88,15 @@ impl Engine {
                 while load.users.len() + settled.len() < most
                     && let Some(user) = shard.load_queue.pop(totals, wanted)
                 {
-                    match shard.find(self.hash(user), user) {
-                        Some(Presence::Absent(absent)) => {
+                    match shard.absent(self.hash(user), user) {
+                        Some(absent) => {
                             if absent.wanted == Some(wanted) {
                                 absent.wanted = None;
                                 absent.load = Some(load.token);
                                 load.users.push(user);
                             }
                         }
-                        _ => settled.push(user),
+                        None => settled.push(user),
                     }
                 }
             }
@@ -182,7 +181,7 @@ impl Engine {
         let mut some = Vec::new();
         loop {
             let mut shard = self.shard(hash);
-            let Some(Presence::Absent(absent)) = shard.find(hash, user) else {
+            let Some(absent) = shard.absent(hash, user) else {
                 break;
             };
             if absent.load != Some(token) {
@@ -211,7 +210,7 @@ impl Engine {
 
 /// A user on the way in: the rows of the store and, on top, what waited.
 struct Merge {
-    set: ReadStateSet,
+    set: Resident,
     /// Pending operations that are applied.
     applied: usize,
     changed: bool,
@@ -227,7 +226,7 @@ impl Merge {
         let mut rows: Vec<(u32, ReadState)> = rows.into_iter().map(number).collect();
         rows.sort_unstable_by_key(|(number, _)| *number);
         Merge {
-            set: ReadStateSet::from_sorted(shared.counters, &rows),
+            set: Resident::from_sorted(shared.counters, &rows),
             applied: 0,
             changed: false,
             deleted: Vec::new(),
@@ -285,14 +284,14 @@ impl Shard {
                 self.ledger.clean(shared, &unsettled);
             }
         }
-        let states = resident.set.len();
-        self.add_resident(shared, hash, user, resident);
+        let states = resident.len();
+        self.add_resident(shared, hash, resident);
         (states, merged)
     }
 
     /// Says whether operations of the user go on waiting.
     fn fail_load(&mut self, shared: &Shared, hash: u64, user: Id, token: u64) -> bool {
-        let Some(Presence::Absent(absent)) = self.find(hash, user) else {
+        let Some(absent) = self.absent(hash, user) else {
             return false;
         };
         if absent.load != Some(token) {

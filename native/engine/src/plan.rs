@@ -7,7 +7,8 @@ use crate::directory::Directory;
 use crate::id::Channel;
 use crate::operation::Change;
 use crate::read_state::ReadState;
-use crate::read_state_set::{Place, ReadStateSet};
+use crate::read_state_set::Place;
+use crate::user::Resident;
 
 /// See the module. Valid until the set changes.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(crate) enum Plan {
 impl Plan {
     /// What `change` does to the channel's read state in `set`.
     pub fn new(
-        set: &ReadStateSet,
+        set: &Resident,
         directory: &Directory,
         guard: &Guard,
         channel: Channel,
@@ -50,7 +51,7 @@ impl Plan {
     /// Does it. The guard must be the one the plan was made with.
     pub fn carry_out(
         self,
-        set: &mut ReadStateSet,
+        set: &mut Resident,
         directory: &Directory,
         guard: &Guard,
         channel: Channel,

@@ -11,10 +11,9 @@ use crate::id::{Channel, Id};
 use crate::load_queue::Wanted;
 use crate::now::Now;
 use crate::read_state::ReadState;
-use crate::read_state_set::ReadStateSet;
 use crate::shard::Shard;
 use crate::shared::Shared;
-use crate::user::{Presence, Resident};
+use crate::user::Resident;
 
 /// A list of a user with more read states is long.
 const LONG: usize = 2_048;
@@ -52,19 +51,18 @@ impl Engine {
     /// One read state; one that was never written is all zero.
     pub fn get(&self, user: Id, channel: Channel) -> Result<Found<ReadState>, LoadQueueFull> {
         let directory = &self.shared().directory;
+        let guard = pin();
+        directory.prefetch(channel, &guard);
         self.read(user, |resident| {
-            let guard = pin();
             let number = directory.find(channel, &guard);
-            let place = number.and_then(|number| resident.set.find(number));
-            Found::Resident(place.map_or_else(ReadState::default, |place| resident.set.get(place)))
+            let place = number.and_then(|number| resident.find(number));
+            Found::Resident(place.map_or_else(ReadState::default, |place| resident.get(place)))
         })
     }
 
     /// The sum of one counter over the user's read states.
     pub fn total(&self, user: Id, counter: usize) -> Result<Found<u64>, LoadQueueFull> {
-        self.read(user, |resident| {
-            Found::Resident(resident.set.total(counter))
-        })
+        self.read(user, |resident| Found::Resident(resident.total(counter)))
     }
 
     /// Read states in ascending order of their channels. A long list is not isolated from
@@ -80,10 +78,10 @@ impl Engine {
         let mut from = 0;
         loop {
             let page = self.read(user, |resident| {
-                if resident.set.len() > LONG && !long {
+                if resident.len() > LONG && !long {
                     return Found::Long;
                 }
-                let next = listing.copy(&resident.set, from);
+                let next = listing.copy(resident, from);
                 if next.is_some() {
                     // Reading takes a pin back, and there is more to read.
                     resident.pin(now);
@@ -106,7 +104,7 @@ impl Engine {
     pub fn want(&self, user: Id) -> Result<bool, LoadQueueFull> {
         let hash = self.hash(user);
         let mut shard = self.shard(hash);
-        if let Some(Presence::Resident(resident)) = shard.find(hash, user) {
+        if let Some(resident) = shard.resident(hash, user) {
             resident.used = true;
             return Ok(true);
         }
@@ -119,10 +117,11 @@ impl Engine {
     pub fn queue_unless_resident(&self, user: Id) -> bool {
         let hash = self.hash(user);
         let mut shard = self.shard(hash);
-        match shard.find(hash, user) {
-            Some(Presence::Resident(_)) => return true,
-            Some(Presence::Absent(_)) => {}
-            None => shard.add_absent(self.shared(), hash, user),
+        if shard.resident(hash, user).is_some() {
+            return true;
+        }
+        if shard.absent(hash, user).is_none() {
+            shard.add_absent(self.shared(), hash, user);
         }
         shard.want(self.shared(), hash, user, Wanted::Awaited);
         shard.count_memory(self.shared());
@@ -136,7 +135,7 @@ impl Engine {
     ) -> Result<Found<T>, LoadQueueFull> {
         let hash = self.hash(user);
         let mut shard = self.shard(hash);
-        if let Some(Presence::Resident(resident)) = shard.find(hash, user) {
+        if let Some(resident) = shard.resident(hash, user) {
             resident.used = true;
             let pins = resident.pins;
             resident.unpin();
@@ -179,7 +178,7 @@ impl<'a> Listing<'a> {
     }
 
     /// Returns the number to go on from.
-    fn copy(&mut self, set: &ReadStateSet, from: u32) -> Option<u32> {
+    fn copy(&mut self, set: &Resident, from: u32) -> Option<u32> {
         let nonzero = self.query.nonzero;
         set.page(from, PAGE, |number, state| {
             if nonzero.is_none_or(|counter| state.counters[counter] > 0) {
@@ -231,7 +230,7 @@ impl Shard {
     /// Counts one reader more who waits for the user, and queues the user for loading.
     fn wait_for(&mut self, shared: &Shared, hash: u64, user: Id) -> Result<(), LoadQueueFull> {
         self.queue(shared, hash, user)?;
-        if let Some(Presence::Absent(absent)) = self.find(hash, user) {
+        if let Some(absent) = self.absent(hash, user) {
             absent.waiters = absent.waiters.saturating_add(1);
         }
         Ok(())
@@ -239,7 +238,7 @@ impl Shard {
 
     /// Queues a user who is not resident for loading, unless too many are.
     fn queue(&mut self, shared: &Shared, hash: u64, user: Id) -> Result<(), LoadQueueFull> {
-        if self.find(hash, user).is_none() {
+        if self.absent(hash, user).is_none() {
             if shared.totals.awaited.load(Relaxed) >= shared.bounds.load_queue {
                 return Err(LoadQueueFull);
             }

@@ -5,10 +5,9 @@
 //! ```
 //!
 //! A block holds at most 512 states, so that neither an insertion nor a page of a list moves
-//! more than that, however many channels the user has. Almost every user has one block, which
-//! lies in the set itself.
+//! more than that, however many channels the user has.
 
-use smallvec::SmallVec;
+use std::ops::{Deref, DerefMut};
 
 use crate::block::{Block, MAX_BLOCK};
 use crate::read_state::ReadState;
@@ -16,12 +15,25 @@ use crate::read_state::ReadState;
 /// Two neighbours that fit into half a block are merged.
 const MERGE: usize = MAX_BLOCK / 2;
 
-/// See the module.
+/// See the module. `H` is what the owner keeps with the states, in the memory of the only block.
 #[derive(Debug)]
-pub struct ReadStateSet {
-    blocks: SmallVec<[Block; 1]>,
-    len: u32,
-    counters: u8,
+pub struct ReadStateSet<H: Default>(Block<Head<H>>);
+
+/// What is in front of the states.
+#[derive(Debug, Default)]
+struct Head<H: Default> {
+    owner: H,
+    /// Of a user with very many channels, two blocks or more. Then this is in front of no states.
+    many: Option<Box<Many<H>>>,
+}
+
+#[derive(Debug)]
+struct Many<H: Default> {
+    blocks: Vec<Block<Head<H>>>,
+    /// States in all of them.
+    len: usize,
+    /// Bytes of all of them.
+    bytes: usize,
 }
 
 /// Where a state is in a set; valid until the set changes.
@@ -31,157 +43,201 @@ pub struct Place {
     index: usize,
 }
 
-impl ReadStateSet {
+impl<H: Default> ReadStateSet<H> {
     /// A set without states, whose states will have this many counters.
     pub fn new(counters: usize) -> Self {
-        ReadStateSet {
-            blocks: SmallVec::new(),
-            len: 0,
-            counters: counters as u8,
-        }
+        ReadStateSet(Block::with_room(0, counters, Head::default()))
     }
 
     /// A set of clean states. `rows` must be sorted by number, each number once.
     pub fn from_sorted(counters: usize, rows: &[(u32, ReadState)]) -> Self {
-        let mut set = Self::new(counters);
-        let blocks = rows.len().div_ceil(MAX_BLOCK);
-        if blocks > 0 {
-            for chunk in rows.chunks(rows.len().div_ceil(blocks)) {
-                let mut block = Block::with_room(chunk.len(), counters);
-                for (index, (number, state)) in chunk.iter().enumerate() {
-                    block.insert(index, *number, state);
-                }
-                set.blocks.push(block);
+        let block = |rows: &[(u32, ReadState)]| {
+            let mut block = Block::with_room(rows.len(), counters, Head::default());
+            for (index, (number, state)) in rows.iter().enumerate() {
+                block.insert(index, *number, state);
             }
+            block
+        };
+        if rows.len() <= MAX_BLOCK {
+            return ReadStateSet(block(rows));
         }
-        set.len = rows.len() as u32;
+        let mut set = Self::new(counters);
+        let count = rows.len().div_ceil(MAX_BLOCK);
+        let blocks = rows.chunks(rows.len().div_ceil(count)).map(block);
+        set.0.many = Some(Box::new(Many::of(blocks.collect())));
         set
+    }
+
+    fn blocks(&self) -> &[Block<Head<H>>] {
+        match &self.0.many {
+            None => std::slice::from_ref(&self.0),
+            Some(many) => &many.blocks,
+        }
+    }
+
+    fn block_mut(&mut self, at: usize) -> &mut Block<Head<H>> {
+        // The first look ends before the block itself is given out.
+        if self.0.many.is_none() {
+            return &mut self.0;
+        }
+        let many = self.0.many.as_mut().expect("it is there, see above");
+        &mut many.blocks[at]
+    }
+
+    /// Has the processor fetch what is to be searched, if that is not much.
+    pub fn prefetch(&self) {
+        self.0.prefetch();
+    }
+
+    /// Puts an empty set in its place, and what is in front of the states in front of that.
+    pub fn take_states(&mut self) -> Self {
+        let empty = Self::new(self.0.counters());
+        let mut states = std::mem::replace(self, empty);
+        std::mem::swap(&mut states.0.owner, &mut self.0.owner);
+        states
     }
 
     /// Number of states.
     pub fn len(&self) -> usize {
-        self.len as usize
+        match &self.0.many {
+            None => self.0.len(),
+            Some(many) => many.len,
+        }
     }
 
     /// Whether there is no state.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
-    /// Bytes allocated outside the set itself.
+    /// Bytes allocated.
     pub fn bytes(&self) -> usize {
-        let blocks: usize = self.blocks.iter().map(Block::bytes).sum();
-        let list = if self.blocks.spilled() {
-            self.blocks.capacity() * size_of::<Block>()
-        } else {
-            0
-        };
-        blocks + list
+        let many = self.0.many.as_ref().map_or(0, |many| {
+            many.bytes + many.blocks.capacity() * size_of::<Self>() + size_of::<Many<H>>()
+        });
+        self.0.bytes() + many
     }
 
     /// Most bytes by which [`ReadStateSet::bytes`] can grow when a state is inserted.
     pub fn growth(&self) -> usize {
-        match &self.blocks[..] {
-            [] => Block::with_room(0, usize::from(self.counters)).growth(),
-            [block] if !block.is_full() => block.growth(),
-            [block, ..] => block.most_bytes() + 2 * self.blocks.len() * size_of::<Block>(),
+        if self.0.many.is_none() && !self.0.is_full() {
+            self.0.growth()
+        } else {
+            self.growth_by_block()
         }
     }
 
     /// Most bytes by which [`ReadStateSet::bytes`] grows at once when several states are inserted.
     pub fn next_growth(&self) -> usize {
-        match &self.blocks[..] {
-            [block] if !block.is_full() => block.next_growth(),
-            _ => self.growth(),
+        if self.0.many.is_none() && !self.0.is_full() {
+            self.0.next_growth()
+        } else {
+            self.growth_by_block()
         }
+    }
+
+    fn growth_by_block(&self) -> usize {
+        let list = (2 * self.blocks().len()).max(4) * size_of::<Self>();
+        self.0.most_bytes() + size_of::<Many<H>>() + list
     }
 
     /// The block in which `number` is or belongs.
     fn block_of(&self, number: u32) -> usize {
-        if self.blocks.len() < 2 {
+        let blocks = self.blocks();
+        if blocks.len() == 1 {
             return 0;
         }
-        let after = self
-            .blocks
-            .partition_point(|block| block.numbers()[0] <= number);
+        let after = blocks.partition_point(|block| block.numbers()[0] <= number);
         after.saturating_sub(1)
     }
 
     /// Where `number` is, if it is.
     pub fn find(&self, number: u32) -> Option<Place> {
         let block = self.block_of(number);
-        let index = self.blocks.get(block)?.search(number).ok()?;
+        let index = self.blocks()[block].search(number).ok()?;
         Some(Place { block, index })
     }
 
     /// The state at `place`.
     pub fn get(&self, place: Place) -> ReadState {
-        self.blocks[place.block].get(place.index)
+        self.blocks()[place.block].get(place.index)
     }
 
     /// Replaces the state at `place` and marks it dirty.
     pub fn change(&mut self, place: Place, state: &ReadState) {
-        let block = &mut self.blocks[place.block];
+        let block = self.block_mut(place.block);
         block.set(place.index, state);
         block.set_dirty(place.index);
     }
 
     /// Inserts a state that is not there yet, dirty.
     pub fn insert(&mut self, number: u32, state: &ReadState) {
-        if self.blocks.is_empty() {
-            let block = Block::with_room(0, usize::from(self.counters));
-            self.blocks.push(block);
-        }
         let mut at = self.block_of(number);
-        if self.blocks[at].is_full() {
-            let upper = self.blocks[at].split();
-            if number >= upper.numbers()[0] {
-                at += 1;
-                self.blocks.insert(at, upper);
-            } else {
-                self.blocks.insert(at + 1, upper);
-            }
+        if self.blocks()[at].is_full() {
+            let many = self.many();
+            let before = many.blocks[at].bytes();
+            let upper = many.blocks[at].split();
+            let above = number >= upper.numbers()[0];
+            many.bytes = many.bytes + many.blocks[at].bytes() + upper.bytes() - before;
+            many.blocks.insert(at + 1, upper);
+            at += usize::from(above);
         }
-        let block = &mut self.blocks[at];
+        let block = self.block_mut(at);
         let Err(index) = block.search(number) else {
             unreachable!("the caller looked for the number under the same lock");
         };
+        let before = block.bytes();
         block.insert(index, number, state);
         block.set_dirty(index);
-        self.len += 1;
+        let grown = block.bytes() - before;
+        if let Some(many) = &mut self.0.many {
+            many.len += 1;
+            many.bytes += grown;
+        }
+    }
+
+    /// The list of blocks, even if there is one only.
+    fn many(&mut self) -> &mut Many<H> {
+        if self.0.many.is_none() {
+            let first = self.0.part(0..self.0.len());
+            let mut blocks = Vec::with_capacity(4);
+            blocks.push(first);
+            self.0.clear();
+            self.0.many = Some(Box::new(Many::of(blocks)));
+        }
+        self.0.many.as_mut().expect("it is there, see above")
     }
 
     /// Removes the state at `place`.
     pub fn remove(&mut self, place: Place) {
         let Place { block, index } = place;
-        self.blocks[block].remove(index);
-        self.len -= 1;
-        if self.blocks[block].len() == 0 {
-            self.blocks.remove(block);
+        let Some(many) = &mut self.0.many else {
+            self.0.remove(index);
+            return;
+        };
+        let before = many.blocks[block].bytes();
+        many.blocks[block].remove(index);
+        many.len -= 1;
+        many.bytes -= before - many.blocks[block].bytes();
+        if many.blocks[block].len() == 0 {
+            many.bytes -= many.blocks.remove(block).bytes();
         } else {
-            self.merge(block);
+            many.merge(block);
         }
-        if self.blocks.len() <= 1 {
-            self.blocks.shrink_to_fit();
-        }
-    }
-
-    /// Merges the block with a neighbour if both are small.
-    fn merge(&mut self, block: usize) {
-        for lower in block.saturating_sub(1)..=block {
-            if let (Some(a), Some(b)) = (self.blocks.get(lower), self.blocks.get(lower + 1))
-                && a.len() + b.len() <= MERGE
-            {
-                let upper = self.blocks.remove(lower + 1);
-                self.blocks[lower].append(&upper);
-                return;
-            }
+        if many.blocks.len() == 1
+            && let Some(last) = many.blocks.pop()
+        {
+            self.0.many = None;
+            self.0.append(&last);
         }
     }
 
     /// Sum of one counter over every state.
     pub fn total(&self, counter: usize) -> u64 {
-        let values = self.blocks.iter().flat_map(|block| block.counter(counter));
+        let values = self
+            .blocks()
+            .iter()
+            .flat_map(|block| block.counter(counter));
         values.map(|value| u64::from(*value)).sum()
     }
 
@@ -194,7 +250,7 @@ impl ReadStateSet {
         mut take: impl FnMut(u32, ReadState),
     ) -> Option<u32> {
         let mut passed = 0;
-        for block in self.blocks.iter().skip(self.block_of(from)) {
+        for block in self.blocks().iter().skip(self.block_of(from)) {
             if passed >= limit {
                 return Some(block.numbers()[0]);
             }
@@ -209,7 +265,7 @@ impl ReadStateSet {
 
     /// The channel numbers, ascending.
     pub fn numbers(&self) -> impl Iterator<Item = u32> {
-        self.blocks
+        self.blocks()
             .iter()
             .flat_map(|block| block.numbers().iter().copied())
     }
@@ -217,25 +273,64 @@ impl ReadStateSet {
     /// Takes the snapshot of up to `limit` dirty states, see [`Block::snapshot`].
     pub fn snapshot(&mut self, limit: usize, mut take: impl FnMut(u32, ReadState)) -> usize {
         let mut taken = 0;
-        for block in &mut self.blocks {
+        for at in 0..self.blocks().len() {
             if taken == limit {
                 break;
             }
-            taken += block.snapshot(limit - taken, &mut take);
+            taken += self.block_mut(at).snapshot(limit - taken, &mut take);
         }
         taken
     }
 
     /// Settles the snapshot in flight, see [`Block::settle`].
     pub fn settle(&mut self, done: bool) {
-        for block in &mut self.blocks {
-            block.settle(done);
+        for at in 0..self.blocks().len() {
+            self.block_mut(at).settle(done);
         }
     }
 
     /// Whether a state changed since its last snapshot.
     pub fn is_dirty(&self) -> bool {
-        self.blocks.iter().any(|block| block.dirty() > 0)
+        self.blocks().iter().any(|block| block.dirty() > 0)
+    }
+}
+
+impl<H: Default> Deref for ReadStateSet<H> {
+    type Target = H;
+
+    fn deref(&self) -> &H {
+        &self.0.owner
+    }
+}
+
+impl<H: Default> DerefMut for ReadStateSet<H> {
+    fn deref_mut(&mut self) -> &mut H {
+        &mut self.0.owner
+    }
+}
+
+impl<H: Default> Many<H> {
+    fn of(blocks: Vec<Block<Head<H>>>) -> Self {
+        Many {
+            len: blocks.iter().map(Block::len).sum(),
+            bytes: blocks.iter().map(Block::bytes).sum(),
+            blocks,
+        }
+    }
+
+    /// Merges the block with a neighbour if both are small.
+    fn merge(&mut self, block: usize) {
+        for lower in block.saturating_sub(1)..=block {
+            if let (Some(a), Some(b)) = (self.blocks.get(lower), self.blocks.get(lower + 1))
+                && a.len() + b.len() <= MERGE
+            {
+                let before = a.bytes() + b.bytes();
+                let upper = self.blocks.remove(lower + 1);
+                self.blocks[lower].append(&upper);
+                self.bytes = self.bytes + self.blocks[lower].bytes() - before;
+                return;
+            }
+        }
     }
 }
 
@@ -253,11 +348,14 @@ mod tests {
         }
     }
 
-    fn check(set: &ReadStateSet, model: &BTreeMap<u32, ReadState>) {
+    fn check(set: &ReadStateSet<u8>, model: &BTreeMap<u32, ReadState>) {
         assert_eq!(set.len(), model.len());
         assert!(set.numbers().eq(model.keys().copied()));
-        for block in &set.blocks {
-            assert!(block.len() > 0, "no block is empty");
+        let blocks = set.blocks();
+        assert!(blocks.len() == 1 || blocks.iter().all(|block| block.len() > 0));
+        if let Some(many) = &set.0.many {
+            let bytes: usize = blocks.iter().map(Block::bytes).sum();
+            assert_eq!(many.bytes, bytes);
         }
         let total: u64 = model
             .values()
@@ -282,7 +380,8 @@ mod tests {
             steps in prop::collection::vec((any::<bool>(), 0..6000u32, any::<u32>()), 0..4000),
         ) {
             let rows: Vec<_> = first.iter().map(|n| (*n, state(u64::from(*n)))).collect();
-            let mut set = ReadStateSet::from_sorted(1, &rows);
+            let mut set = ReadStateSet::<u8>::from_sorted(1, &rows);
+            *set = 7;
             let mut model: BTreeMap<u32, ReadState> = rows.into_iter().collect();
             prop_assert!(!set.is_dirty());
             check(&set, &model);
@@ -307,6 +406,7 @@ mod tests {
                 }
             }
             check(&set, &model);
+            prop_assert_eq!(*set, 7, "what is in front stays");
             let mut committed = BTreeMap::new();
             while set.snapshot(300, |number, state| {
                 committed.insert(number, state);
@@ -321,7 +421,7 @@ mod tests {
 
     #[test]
     fn a_set_that_empties_gives_its_memory_back() {
-        let mut set = ReadStateSet::new(1);
+        let mut set = ReadStateSet::<u8>::new(1);
         for number in 0..100_000 {
             set.insert(number, &state(0));
         }

@@ -4,7 +4,6 @@
 //! reading in [`crate::read`]; each adds its part to the shard.
 
 use crossbeam_epoch::pin;
-use hashbrown::HashTable;
 
 use crate::batch::Version;
 use crate::id::{Channel, Id};
@@ -14,10 +13,10 @@ use crate::now::Now;
 use crate::operation::{Change, Operation};
 use crate::pending::Pending;
 use crate::plan::Plan;
-use crate::read_state_set::ReadStateSet;
 use crate::shared::Shared;
+use crate::table::Table;
 use crate::totals::{Reservation, adjust};
-use crate::user::{Absent, Presence, Resident, Unsettled, User};
+use crate::user::{Absent, Resident, Unsettled};
 
 /// A user with more pending operations than this is loaded now.
 pub(crate) const MAX_PENDING: usize = 64;
@@ -53,15 +52,24 @@ pub(crate) struct Aftermath {
     /// The read states grew, so an eviction may be due.
     pub grown: bool,
     /// To be freed.
-    pub garbage: Option<ReadStateSet>,
+    pub garbage: Option<Resident>,
     /// Nobody needs them any more.
-    _dropped: Pending,
+    dropped: Pending,
+}
+
+impl Aftermath {
+    pub fn is_nothing(&self) -> bool {
+        !self.attention && !self.grown && self.garbage.is_none() && self.dropped.is_empty()
+    }
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Shard {
-    pub users: HashTable<User>,
+    /// By the id in them, which lies with their read states: the table itself stays small.
+    pub residents: Table<Resident>,
+    /// Users who are not resident, but for whom something waits.
+    pub absents: Table<Box<Absent>>,
     pub ledger: Ledger,
     pub load_queue: LoadQueue,
     /// Bucket of the table at which the search for a user to evict goes on.
@@ -84,7 +92,8 @@ impl Admission {
 impl Shard {
     pub fn new(floor: Version) -> Self {
         Shard {
-            users: HashTable::new(),
+            residents: Table::new(),
+            absents: Table::new(),
             ledger: Ledger::new(floor),
             load_queue: LoadQueue::default(),
             hand: 0,
@@ -98,53 +107,41 @@ impl Shard {
         self.closed = closed;
     }
 
-    pub fn find(&mut self, hash: u64, user: Id) -> Option<&mut Presence> {
-        let found = self.users.find_mut(hash, |entry| entry.id == user)?;
-        Some(&mut found.presence)
+    pub fn resident(&mut self, hash: u64, user: Id) -> Option<&mut Resident> {
+        find_resident(&mut self.residents, hash, user)
     }
 
-    /// Adds a user that is not in the table.
-    pub fn add(&mut self, shared: &Shared, hash: u64, id: Id, presence: Presence) {
-        let rehash = |entry: &User| shared.hasher.hash_one(entry.id);
-        self.users
-            .insert_unique(hash, User { id, presence }, rehash);
+    pub fn absent(&mut self, hash: u64, user: Id) -> Option<&mut Absent> {
+        find_absent(&mut self.absents, hash, user)
     }
 
-    /// Adds a user who is not in the table, with nothing waiting for him yet.
+    /// Adds a user who is in no table, with nothing waiting for him yet.
     pub fn add_absent(&mut self, shared: &Shared, hash: u64, user: Id) {
-        let absent = Box::<Absent>::default();
+        let absent = Box::new(Absent::new(user));
         adjust(&shared.totals.memory, 0, absent.bytes());
-        self.add(shared, hash, user, Presence::Absent(absent));
+        self.absents.insert(hash, absent);
     }
 
     /// Takes out a user who is not resident.
     pub fn take_absent(&mut self, shared: &Shared, hash: u64, user: Id) -> Option<Absent> {
-        let Some(Presence::Absent(_)) = self.find(hash, user) else {
-            return None;
-        };
-        match self.take(shared, hash, user) {
-            Some(Presence::Absent(absent)) => {
-                adjust(&shared.totals.memory, absent.bytes(), 0);
-                self.ledger.counts.pending_operations -= absent.pending.len();
-                Some(*absent)
-            }
-            _ => unreachable!("the user was found absent under the same lock"),
-        }
+        let absent = self.absents.take(hash, |absent| absent.id == user)?;
+        adjust(&shared.totals.memory, absent.bytes(), 0);
+        self.ledger.counts.pending_operations -= absent.pending.len();
+        Some(*absent)
     }
 
-    /// Adds a resident user who is not in the table.
-    pub fn add_resident(&mut self, shared: &Shared, hash: u64, user: Id, mut resident: Resident) {
+    /// Adds a resident user who is in no table.
+    pub fn add_resident(&mut self, shared: &Shared, hash: u64, mut resident: Resident) {
         self.ledger.counts.users += 1;
         Weight::NOTHING.settle(shared, &mut self.ledger.counts, &mut resident);
-        self.add(shared, hash, user, Presence::Resident(resident));
+        self.residents.insert(hash, resident);
         self.count_memory(shared);
     }
 
     /// Queues a user who is not resident for loading, unless that is under way.
     pub fn want(&mut self, shared: &Shared, hash: u64, user: Id, wanted: Wanted) -> bool {
-        let found = self.users.find_mut(hash, |entry| entry.id == user);
-        match found.map(|found| &mut found.presence) {
-            Some(Presence::Absent(absent))
+        match find_absent(&mut self.absents, hash, user) {
+            Some(absent)
                 if absent.load.is_none()
                     && absent.wanted != Some(wanted)
                     && absent.wanted != Some(Wanted::Awaited) =>
@@ -157,25 +154,10 @@ impl Shard {
         }
     }
 
-    /// Takes a user out of the table, which gives memory back when it is mostly empty.
-    pub fn take(&mut self, shared: &Shared, hash: u64, user: Id) -> Option<Presence> {
-        let found = self.users.find_entry(hash, |entry| entry.id == user).ok()?;
-        let (taken, _) = found.remove();
-        self.shrink(shared);
-        Some(taken.presence)
-    }
-
-    pub fn shrink(&mut self, shared: &Shared) {
-        if self.users.len() * 3 < self.users.capacity() && self.users.capacity() > 64 {
-            let rehash = |entry: &User| shared.hasher.hash_one(entry.id);
-            self.users.shrink_to(self.users.len(), rehash);
-        }
-    }
-
     /// Brings the count of the shard's own memory up to date.
     pub fn count_memory(&mut self, shared: &Shared) {
-        let bytes =
-            self.users.allocation_size() + self.ledger.due.bytes() + self.load_queue.bytes();
+        let tables = self.residents.bytes() + self.absents.bytes();
+        let bytes = tables + self.ledger.due.bytes() + self.load_queue.bytes();
         if bytes != self.counted {
             adjust(&shared.totals.memory, self.counted, bytes);
             self.counted = bytes;
@@ -192,26 +174,24 @@ impl Shard {
         operation: &Operation,
         first: bool,
     ) -> usize {
-        match (self.find(hash, user), operation) {
-            (Some(Presence::Resident(resident)), Operation::Change { channel, change }) => {
-                let guard = pin();
-                let plan = Plan::new(&resident.set, &shared.directory, &guard, *channel, change);
-                let least = match (&plan, change) {
-                    (Plan::Insert(_), _) | (_, Change::Delete) => LEAST_NEED,
-                    _ => 0,
-                };
-                let growth = if first {
-                    first_need(resident) + resident.set.next_growth()
-                } else {
-                    0
-                };
-                growth + least
-            }
-            (Some(Presence::Resident(_)), Operation::DeleteUser) if !first => 0,
-            (Some(Presence::Resident(resident)), Operation::DeleteUser) => first_need(resident),
-            (_, _) if !first => LEAST_PENDING,
-            (Some(Presence::Absent(absent)), _) => absent_need(absent).max(LEAST_PENDING),
-            (None, _) => absent_need(&Absent::default()),
+        if let Some(resident) = self.resident(hash, user) {
+            let first_need = if first { first_need(resident) } else { 0 };
+            let Operation::Change { channel, change } = operation else {
+                return first_need;
+            };
+            let guard = pin();
+            let plan = Plan::new(resident, &shared.directory, &guard, *channel, change);
+            let least = match (&plan, change) {
+                (Plan::Insert(_), _) | (_, Change::Delete) => LEAST_NEED,
+                _ => 0,
+            };
+            let growth = if first { resident.next_growth() } else { 0 };
+            return first_need + growth + least;
+        }
+        match self.absent(hash, user) {
+            _ if !first => LEAST_PENDING,
+            Some(absent) => absent_need(absent).max(LEAST_PENDING),
+            None => absent_need(&Absent::default()),
         }
     }
 
@@ -228,21 +208,18 @@ impl Shard {
         if self.closed {
             return Err(WriteError::Closed);
         }
-        let found = self.users.find_mut(hash, |entry| entry.id == user);
-        let ledger = &mut self.ledger;
-        match (found.map(|found| &mut found.presence), operation) {
-            (Some(Presence::Resident(resident)), Operation::Change { channel, change }) => {
-                change_resident(
-                    shared, ledger, user, resident, *channel, change, now, admission,
-                )
+        match (find_resident(&mut self.residents, hash, user), operation) {
+            (Some(resident), Operation::Change { channel, change }) => {
+                let ledger = &mut self.ledger;
+                change_resident(shared, ledger, resident, *channel, change, now, admission)
             }
-            (Some(Presence::Resident(resident)), Operation::DeleteUser) => {
-                delete_resident(shared, ledger, user, resident, now, admission)
+            (Some(resident), Operation::DeleteUser) => {
+                delete_resident(shared, &mut self.ledger, resident, now, admission)
             }
-            (_, Operation::Change { .. }) => {
+            (None, Operation::Change { .. }) => {
                 self.postpone(shared, hash, user, operation, now, admission)
             }
-            (_, Operation::DeleteUser) => self.delete_absent(shared, hash, user, now, admission),
+            (None, Operation::DeleteUser) => self.delete_absent(shared, hash, user, now, admission),
         }
     }
 
@@ -256,21 +233,21 @@ impl Shard {
         now: Now,
         admission: Admission,
     ) -> Result<Aftermath, WriteError> {
-        let _held = if let Some(Presence::Absent(absent)) = self.find(hash, user) {
-            admission.check(shared, absent_need(absent))?
-        } else {
-            let held = admission.check(shared, absent_need(&Absent::default()))?;
+        let known = self.absent(hash, user);
+        let need = known.map_or_else(
+            || absent_need(&Absent::default()),
+            |known| absent_need(known),
+        );
+        let _held = admission.check(shared, need)?;
+        if self.absent(hash, user).is_none() {
             self.add_absent(shared, hash, user);
-            held
-        };
-        let found = self.users.find_mut(hash, |entry| entry.id == user);
-        let Some(Presence::Absent(absent)) = found.map(|found| &mut found.presence) else {
-            unreachable!("a user who is not resident was found or added above");
-        };
+        }
+        let absent = find_absent(&mut self.absents, hash, user);
+        let absent = absent.expect("he was found or added above");
         let before = absent.bytes();
         absent.pending.push(*operation);
         adjust(&shared.totals.memory, before, absent.bytes());
-        let charge = size_of::<User>() + absent.bytes();
+        let charge = size_of::<Box<Absent>>() + absent.bytes();
         adjust(&shared.totals.dirty_memory, absent.charged, charge);
         absent.charged = charge;
         self.ledger.counts.pending_operations += 1;
@@ -297,49 +274,69 @@ impl Shard {
         now: Now,
         admission: Admission,
     ) -> Result<Aftermath, WriteError> {
-        let need = match self.find(hash, user) {
-            Some(Presence::Absent(absent)) => absent_need(absent),
-            _ => absent_need(&Absent::default()),
-        };
+        let known = self.absent(hash, user);
+        let need = known.map_or_else(
+            || absent_need(&Absent::default()),
+            |known| absent_need(known),
+        );
         let _held = admission.check(shared, need)?;
-        let mut absent = self.take_absent(shared, hash, user).unwrap_or_default();
+        let absent = self.take_absent(shared, hash, user);
+        let mut absent = absent.unwrap_or_else(|| Absent::new(user));
         let dropped = std::mem::take(&mut absent.pending);
         let hurried = absent.hurried;
-        let set = ReadStateSet::new(shared.counters);
+        let set = Resident::new(shared.counters);
         let mut resident = absent.into_resident(set, now);
-        let unsettled = self.ledger.changed(shared, user, &mut resident, now);
+        let unsettled = self.ledger.unsettled(shared, &mut resident, now);
         unsettled.delete_user(self.ledger.stamp.next(now));
         if hurried {
             self.ledger.hurry(user, unsettled);
         }
-        self.add_resident(shared, hash, user, resident);
+        self.add_resident(shared, hash, resident);
         Ok(Aftermath {
             grown: true,
-            _dropped: dropped,
+            dropped,
             ..Aftermath::default()
         })
     }
 
     /// Drops the deadlines of users who were committed earlier, if they are the most.
     pub fn compact_due(&mut self, shared: &Shared) {
-        let users = &self.users;
+        let (residents, absents) = (&self.residents, &self.absents);
         let live = self.ledger.counts.uncommitted_users;
         self.ledger.due.compact(live, |deadline, user| {
             let hash = shared.hasher.hash_one(user);
-            let found = users.find(hash, |entry| entry.id == user);
-            found.is_some_and(|found| found.presence.deadline() == Some(deadline))
+            let resident = residents.peek(hash, |resident| resident.id == user);
+            let now = match resident {
+                Some(resident) => resident.deadline(),
+                None => absents
+                    .peek(hash, |absent| absent.id == user)
+                    .and_then(|absent| absent.deadline()),
+            };
+            now == Some(deadline)
         });
     }
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the parts of a shard, borrowed apart"
-)]
+pub(crate) fn find_resident(
+    residents: &mut Table<Resident>,
+    hash: u64,
+    user: Id,
+) -> Option<&mut Resident> {
+    residents.find(hash, |resident| {
+        // Whoever has this hash is the one, almost always, and he is needed whole.
+        resident.prefetch();
+        resident.id == user
+    })
+}
+
+fn find_absent(absents: &mut Table<Box<Absent>>, hash: u64, user: Id) -> Option<&mut Absent> {
+    let found = absents.find(hash, |absent| absent.id == user)?;
+    Some(found)
+}
+
 fn change_resident(
     shared: &Shared,
     ledger: &mut Ledger,
-    user: Id,
     resident: &mut Resident,
     channel: Channel,
     change: &Change,
@@ -348,7 +345,7 @@ fn change_resident(
 ) -> Result<Aftermath, WriteError> {
     resident.used = true;
     let guard = pin();
-    let plan = Plan::new(&resident.set, &shared.directory, &guard, channel, change);
+    let plan = Plan::new(resident, &shared.directory, &guard, channel, change);
     if matches!(plan, Plan::Nothing) {
         return Ok(Aftermath::default());
     }
@@ -362,10 +359,13 @@ fn change_resident(
     } else {
         None
     };
-    plan.carry_out(&mut resident.set, &shared.directory, &guard, channel);
-    let unsettled = ledger.changed(shared, user, resident, now);
+    plan.carry_out(resident, &shared.directory, &guard, channel);
     if removes {
-        unsettled.deletes.push(channel, ledger.stamp.next(now));
+        let version = ledger.stamp.next(now);
+        let unsettled = ledger.unsettled(shared, resident, now);
+        unsettled.deletes.push(channel, version);
+    } else {
+        ledger.changed(shared, resident, now);
     }
     if let Some((_held, weight)) = held {
         weight.settle(shared, &mut ledger.counts, resident);
@@ -379,22 +379,20 @@ fn change_resident(
 fn delete_resident(
     shared: &Shared,
     ledger: &mut Ledger,
-    user: Id,
     resident: &mut Resident,
     now: Now,
     admission: Admission,
 ) -> Result<Aftermath, WriteError> {
     resident.used = true;
-    if resident.set.is_empty() && !resident.is_uncommitted() {
+    if resident.is_empty() && !resident.is_uncommitted() {
         // Nothing here and, as nothing is uncommitted, nothing in the store.
         return Ok(Aftermath::default());
     }
     let _held = admission.check(shared, first_need(resident))?;
     let weight = Weight::of(resident);
-    let empty = ReadStateSet::new(shared.counters);
-    let garbage = std::mem::replace(&mut resident.set, empty);
-    let unsettled = ledger.changed(shared, user, resident, now);
-    unsettled.delete_user(ledger.stamp.next(now));
+    let garbage = resident.take_states();
+    let version = ledger.stamp.next(now);
+    ledger.unsettled(shared, resident, now).delete_user(version);
     // What is garbage still takes its memory until it is freed.
     adjust(&shared.totals.garbage, 0, garbage.bytes());
     weight.settle(shared, &mut ledger.counts, resident);
@@ -409,7 +407,7 @@ fn first_need(resident: &Resident) -> usize {
     if resident.is_uncommitted() {
         0
     } else {
-        size_of::<User>() + resident.bytes() + size_of::<Unsettled>()
+        size_of::<Resident>() + resident.footprint() + size_of::<Unsettled>()
     }
 }
 
@@ -418,7 +416,7 @@ fn change_need(resident: &Resident, plan: &Plan) -> usize {
     first_need(resident)
         + match plan {
             Plan::Nothing | Plan::Replace(..) => 0,
-            Plan::Insert(_) => resident.set.growth(),
+            Plan::Insert(_) => resident.growth(),
             Plan::Remove(..) => deletes_growth(unsettled.map(|unsettled| &unsettled.deletes)),
         }
 }
@@ -427,7 +425,7 @@ fn absent_need(absent: &Absent) -> usize {
     let first = if absent.charged > 0 {
         0
     } else {
-        size_of::<User>() + absent.bytes().max(size_of::<Unsettled>())
+        size_of::<Box<Absent>>() + absent.bytes().max(size_of::<Unsettled>())
     };
     first + absent.pending.growth()
 }

@@ -21,6 +21,8 @@ pub struct Stats {
     pub memory: usize,
     /// Bytes of users with something uncommitted.
     pub dirty_memory: usize,
+    /// Bytes held for users to come, of all engines of the process together.
+    pub reusable_memory: usize,
     /// Bound on the read states.
     pub capacity: usize,
     /// Bound on `memory`.

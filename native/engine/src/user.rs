@@ -16,31 +16,23 @@ fn seconds(now: Now) -> u32 {
     (now.monotonic / 1_000_000) as u32
 }
 
-/// An entry of a shard's table.
-#[derive(Debug)]
-pub(crate) struct User {
+/// A user whose read states are all in memory, in one allocation with them.
+pub(crate) type Resident = ReadStateSet<Owner>;
+
+/// Whose read states they are.
+#[derive(Debug, Default)]
+pub(crate) struct Owner {
     pub id: Id,
-    pub presence: Presence,
-}
-
-#[derive(Debug)]
-pub(crate) enum Presence {
-    Resident(Resident),
-    Absent(Box<Absent>),
-}
-
-/// A user whose read states are all in memory.
-#[derive(Debug)]
-pub(crate) struct Resident {
-    pub set: ReadStateSet,
     /// What the store does not have yet; none for a user who is clean.
     pub unsettled: Option<Box<Unsettled>>,
+    /// Second of the monotonic clock at which the pins expire: a reader may have died.
+    pub pinned_until: u32,
     /// Readers who waited for the load and have not read yet.
     pub pins: u16,
     /// Used since the eviction hand last passed.
     pub used: bool,
-    /// Second of the monotonic clock at which the pins expire: a reader may have died.
-    pub pinned_until: u32,
+    /// Known to have a change that is in no snapshot, without a look at what is unsettled.
+    pub changed: bool,
 }
 
 /// What of a resident user the store does not have yet. Which read states those are, each
@@ -88,6 +80,7 @@ pub(crate) struct DeletesInFlight {
 /// A user whose read states are not in memory, but for whom something waits.
 #[derive(Debug, Default)]
 pub(crate) struct Absent {
+    pub id: Id,
     /// In the order of their acceptance; never one that deletes the user, which makes him resident.
     pub pending: Pending,
     /// As for [`Unsettled`]; only with pending operations.
@@ -126,19 +119,6 @@ impl Unsettled {
         if let Some(flight) = &mut self.flight {
             // Its snapshot had deletes of channels that are no longer in the list.
             flight.deletes.channels = 0;
-        }
-    }
-}
-
-impl Presence {
-    /// When the commit of what is uncommitted is due.
-    pub fn deadline(&self) -> Option<Micros> {
-        match self {
-            Presence::Resident(resident) => resident
-                .unsettled
-                .as_ref()
-                .map(|unsettled| unsettled.deadline),
-            Presence::Absent(absent) => (!absent.pending.is_empty()).then_some(absent.deadline),
         }
     }
 }
@@ -186,13 +166,13 @@ impl Deletes {
     }
 }
 
-impl Resident {
+impl Owner {
     /// Whether somebody who waited for the load still has to read.
     pub fn is_pinned(&self, now: Now) -> bool {
         self.pins > 0 && seconds(now) <= self.pinned_until
     }
 
-    /// Keeps the user from being evicted until [`Resident::unpin`], for a while.
+    /// Keeps the user from being evicted until [`Owner::unpin`], for a while.
     pub fn pin(&mut self, now: Now) {
         self.pins = self.pins.saturating_add(1);
         self.pinned_until = seconds(now) + PIN_SECONDS;
@@ -203,28 +183,43 @@ impl Resident {
         self.pins = self.pins.saturating_sub(1);
     }
 
-    /// What the user counts against the capacity: one read state at least, so that users
-    /// without any cannot fill the memory.
-    pub fn cost(&self) -> usize {
-        self.set.len().max(1)
-    }
-
-    /// Bytes outside the table.
-    pub fn bytes(&self) -> usize {
-        let unsettled = self.unsettled.as_ref();
-        self.set.bytes()
-            + unsettled.map_or(0, |unsettled| {
-                size_of::<Unsettled>() + unsettled.deletes.bytes()
-            })
-    }
-
     /// Whether the store lacks something of the user.
     pub fn is_uncommitted(&self) -> bool {
         self.unsettled.is_some()
     }
+
+    /// When the commit of what is uncommitted is due.
+    pub fn deadline(&self) -> Option<Micros> {
+        let unsettled = self.unsettled.as_ref();
+        unsettled.map(|unsettled| unsettled.deadline)
+    }
+}
+
+impl Resident {
+    /// What the user counts against the capacity: one read state at least, so that users
+    /// without any cannot fill the memory.
+    pub fn cost(&self) -> usize {
+        self.len().max(1)
+    }
+
+    /// Bytes of the user, apart from the table.
+    pub fn footprint(&self) -> usize {
+        let unsettled = self.unsettled.as_ref();
+        let uncommitted = unsettled.map_or(0, |unsettled| {
+            size_of::<Unsettled>() + unsettled.deletes.bytes()
+        });
+        self.bytes() + uncommitted
+    }
 }
 
 impl Absent {
+    pub fn new(id: Id) -> Self {
+        Absent {
+            id,
+            ..Absent::default()
+        }
+    }
+
     /// Bytes outside the table.
     pub fn bytes(&self) -> usize {
         size_of::<Absent>() + self.pending.bytes()
@@ -232,18 +227,24 @@ impl Absent {
 
     /// The user with the read states that were loaded. Whoever waited has time to read them.
     /// If operations were pending, the user is taken to have uncommitted changes.
-    pub fn into_resident(self, set: ReadStateSet, now: Now) -> Resident {
-        let unsettled = self.epoch.map(|epoch| {
-            let mut unsettled = Unsettled::new(self.deadline, epoch);
-            unsettled.charged = self.charged;
-            Box::new(unsettled)
-        });
-        Resident {
-            set,
-            unsettled,
+    pub fn into_resident(self, mut set: Resident, now: Now) -> Resident {
+        *set = Owner {
+            id: self.id,
+            unsettled: self.epoch.map(|epoch| {
+                let mut unsettled = Unsettled::new(self.deadline, epoch);
+                unsettled.charged = self.charged;
+                Box::new(unsettled)
+            }),
+            pinned_until: seconds(now) + PIN_SECONDS,
             pins: self.waiters,
             used: true,
-            pinned_until: seconds(now) + PIN_SECONDS,
-        }
+            changed: false,
+        };
+        set
+    }
+
+    /// When the pending operations are to be committed, if there are any.
+    pub fn deadline(&self) -> Option<Micros> {
+        (!self.pending.is_empty()).then_some(self.deadline)
     }
 }

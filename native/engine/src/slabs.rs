@@ -1,0 +1,351 @@
+//! Where blocks lie: slabs of objects of one size, cut from regions on huge pages.
+//!
+//! ```text
+//! region   | index | 32 slabs of 64 KB                         |    2 MB, at a multiple of 2 MB
+//! slab     | object | object | …                        | rest |    all of one size class
+//! object   | next free one: 2 bytes | …                        |    while it is free
+//! ```
+//!
+//! What an evicted user had is free for the next user at once, whatever thread he comes with: there
+//! is one pool for the process. The general allocators keep a thread's memory for that
+//! thread, and small pages cost a block one more miss, in the table of pages.
+//!
+//! A slab that empties serves other sizes, and so does a region. New objects go to the slab and
+//! to the region with the lowest index, so that those at the end empty.
+
+use std::alloc::Layout;
+use std::collections::BTreeSet;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use allocator_api2::alloc::{AllocError, Allocator, Global};
+use parking_lot::Mutex;
+
+use crate::pages::{REGION, map, unmap};
+
+const SLAB: usize = 1 << 16;
+const SLABS: usize = REGION / SLAB;
+/// Every object is at a multiple of this, as a line of the cache is.
+pub(crate) const LINE: usize = 64;
+/// Objects up to this size come from slabs.
+pub(crate) const LARGEST: usize = 16 << 10;
+const CLASSES: usize = class_of(LARGEST) + 1;
+/// Empty regions that are kept.
+const SPARE: usize = 4;
+const NONE: u16 = u16::MAX;
+
+/// An allocator of the process's slabs. What is larger than they serve comes from the global one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Slabs;
+
+static POOL: Mutex<Pool> = Mutex::new(Pool::new());
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+impl Slabs {
+    /// Bytes that an object of `bytes` takes.
+    pub fn size(bytes: usize) -> usize {
+        if bytes > LARGEST {
+            bytes
+        } else {
+            size_of_class(class_of(bytes))
+        }
+    }
+
+    /// Bytes held for objects to come, of the whole process.
+    pub fn held() -> usize {
+        HELD.load(Relaxed)
+    }
+}
+
+/// Eight classes from one power of two to the next, from 512 bytes on; below, every line.
+const fn class_of(bytes: usize) -> usize {
+    if bytes <= 16 * LINE {
+        let lines = bytes.div_ceil(LINE);
+        return if lines == 0 { 0 } else { lines - 1 };
+    }
+    // The highest bit, and the three below it, of the last byte's offset.
+    let last = bytes - 1;
+    let log = last.ilog2() as usize;
+    let eighth = (last >> (log - 3)) & 7;
+    16 + (log - 10) * 8 + eighth
+}
+
+const fn size_of_class(class: usize) -> usize {
+    if class < 16 {
+        return (class + 1) * LINE;
+    }
+    let (log, eighth) = (10 + (class - 16) / 8, (class - 16) % 8);
+    (9 + eighth) << (log - 3)
+}
+
+#[derive(Debug)]
+struct Pool {
+    regions: Vec<Option<Region>>,
+    /// Regions with an unused slab.
+    roomy: BTreeSet<u32>,
+    /// Regions all of whose slabs are unused.
+    empty: usize,
+    /// By class, slabs in which an object is free: `SLABS` a region, in the order of the regions.
+    partial: [BTreeSet<u32>; CLASSES],
+}
+
+#[derive(Debug)]
+struct Region {
+    start: NonNull<u8>,
+    /// A bit for each unused slab.
+    unused: u32,
+    slabs: [Slab; SLABS],
+}
+
+// SAFETY: the region's memory belongs to no thread; what is in it is only touched under the
+// pool's lock, apart from the objects, which belong to who has allocated them.
+unsafe impl Send for Region {}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slab {
+    class: u8,
+    /// Objects given out.
+    used: u16,
+    /// Objects given out once at least; those after them were never touched.
+    touched: u16,
+    /// The first of the list of free ones among these.
+    free: u16,
+}
+
+impl Slab {
+    fn size(self) -> usize {
+        size_of_class(usize::from(self.class))
+    }
+}
+
+/// The first slab begins after the index of its region.
+fn begin(slab: usize) -> usize {
+    if slab == 0 { LINE } else { slab * SLAB }
+}
+
+fn capacity(slab: usize, size: usize) -> u16 {
+    (((slab + 1) * SLAB - begin(slab)) / size) as u16
+}
+
+impl Pool {
+    const fn new() -> Self {
+        Pool {
+            regions: Vec::new(),
+            roomy: BTreeSet::new(),
+            empty: 0,
+            partial: [const { BTreeSet::new() }; CLASSES],
+        }
+    }
+
+    fn take(&mut self, class: usize) -> Option<NonNull<u8>> {
+        let at = match self.partial[class].first() {
+            Some(at) => *at,
+            None => self.new_slab(class)?,
+        };
+        let (region, index) = (at as usize / SLABS, at as usize % SLABS);
+        let region = self.regions[region].as_mut().expect("it has a slab in use");
+        let slab = &mut region.slabs[index];
+        let size = slab.size();
+        let object = |number: u16| {
+            let offset = begin(index) + usize::from(number) * size;
+            // SAFETY: `number` is below the slab's capacity, so the object lies in the region.
+            unsafe { region.start.add(offset) }
+        };
+        let taken = if slab.free == NONE {
+            slab.touched += 1;
+            object(slab.touched - 1)
+        } else {
+            let taken = object(slab.free);
+            // SAFETY: a free object holds the number of the next one, written when it was given
+            // back, and nobody else uses it. It is aligned to a line.
+            slab.free = unsafe { taken.cast::<u16>().read() };
+            taken
+        };
+        slab.used += 1;
+        if slab.used == capacity(index, size) {
+            self.partial[class].remove(&at);
+        }
+        HELD.fetch_sub(size, Relaxed);
+        Some(taken)
+    }
+
+    fn new_slab(&mut self, class: usize) -> Option<u32> {
+        let at = match self.roomy.first() {
+            Some(at) => *at,
+            None => self.new_region()?,
+        };
+        let region = self.regions[at as usize].as_mut().expect("it has room");
+        self.empty -= usize::from(region.unused == u32::MAX);
+        let index = region.unused.trailing_zeros();
+        region.unused &= !(1 << index);
+        if region.unused == 0 {
+            self.roomy.remove(&at);
+        }
+        region.slabs[index as usize] = Slab {
+            class: class as u8,
+            free: NONE,
+            ..Slab::default()
+        };
+        let at = at * SLABS as u32 + index;
+        self.partial[class].insert(at);
+        Some(at)
+    }
+
+    fn new_region(&mut self) -> Option<u32> {
+        let region = Region {
+            start: map()?,
+            unused: u32::MAX,
+            slabs: [Slab::default(); SLABS],
+        };
+        let free = self.regions.iter().position(Option::is_none);
+        let at = free.unwrap_or(self.regions.len());
+        // SAFETY: the region is new, so nobody else uses it, and begins with room for this.
+        unsafe { region.start.cast::<u32>().write(at as u32) };
+        if at == self.regions.len() {
+            self.regions.push(Some(region));
+        } else {
+            self.regions[at] = Some(region);
+        }
+        self.roomy.insert(at as u32);
+        self.empty += 1;
+        HELD.fetch_add(REGION, Relaxed);
+        Some(at as u32)
+    }
+
+    /// # Safety
+    ///
+    /// The object came from [`Pool::take`], and nobody uses it any more.
+    unsafe fn give(&mut self, object: NonNull<u8>) {
+        let offset = object.addr().get() % REGION;
+        // SAFETY: regions are aligned to their size and objects lie in them, so this is the start
+        // of the object's region. It begins with its index, which nobody writes after `new_region`.
+        let at = unsafe { object.sub(offset).cast::<u32>().read() };
+        let region = self.regions[at as usize].as_mut();
+        let region = region.expect("a region with an object in use is not given back");
+        let index = offset / SLAB;
+        let slab = &mut region.slabs[index];
+        let (class, size) = (usize::from(slab.class), slab.size());
+        // SAFETY: the caller uses the object no more, and it is aligned to a line.
+        unsafe { object.cast::<u16>().write(slab.free) };
+        slab.free = ((offset - begin(index)) / size) as u16;
+        let was_full = slab.used == capacity(index, size);
+        slab.used -= 1;
+        let slab_at = at * SLABS as u32 + index as u32;
+        HELD.fetch_add(size, Relaxed);
+        if slab.used > 0 {
+            if was_full {
+                self.partial[class].insert(slab_at);
+            }
+            return;
+        }
+        self.partial[class].remove(&slab_at);
+        if region.unused == 0 {
+            self.roomy.insert(at);
+        }
+        region.unused |= 1 << index;
+        if region.unused == u32::MAX {
+            self.empty += 1;
+            if self.empty > SPARE {
+                self.drop_region(at);
+            }
+        }
+    }
+
+    fn drop_region(&mut self, at: u32) {
+        let region = self.regions[at as usize].take().expect("it is there");
+        self.roomy.remove(&at);
+        self.empty -= 1;
+        HELD.fetch_sub(REGION, Relaxed);
+        // SAFETY: it came from `map`, none of its slabs is in use, and the pool forgot it.
+        unsafe { unmap(region.start) };
+    }
+}
+
+// SAFETY: an object is handed out once until it is given back, stays where it is, and is at least as
+// large and as aligned as asked for: sizes are rounded up to multiples of a line, and
+// so are the places of objects. All `Slabs` are the same pool, so each can give back what
+// another has handed out; which of the two ways an object came says its layout.
+unsafe impl Allocator for Slabs {
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        if layout.size() > LARGEST || layout.align() > LINE || layout.size() == 0 {
+            return Global.allocate(layout);
+        }
+        let class = class_of(layout.size());
+        let object = POOL.lock().take(class).ok_or(AllocError)?;
+        Ok(NonNull::slice_from_raw_parts(object, size_of_class(class)))
+    }
+
+    unsafe fn deallocate(&self, object: NonNull<u8>, layout: Layout) {
+        if layout.size() > LARGEST || layout.align() > LINE || layout.size() == 0 {
+            // SAFETY: the caller's promise, and with this layout it came from there.
+            unsafe { Global.deallocate(object, layout) };
+        } else {
+            // SAFETY: the caller's promise, and with this layout it came from the pool.
+            unsafe { POOL.lock().give(object) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_class_is_as_large_as_what_is_in_it_and_an_eighth_more_at_most() {
+        for bytes in 1..=LARGEST {
+            let size = Slabs::size(bytes);
+            assert!(
+                size >= bytes && size - bytes < LINE.max(bytes / 8),
+                "{bytes}: {size}"
+            );
+            assert_eq!((size % LINE, class_of(size)), (0, class_of(bytes)));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        #[test]
+        fn objects_do_not_overlap_and_everything_is_given_back(
+            steps in prop::collection::vec((any::<bool>(), 1..20_000usize, any::<usize>()), 0..3000),
+        ) {
+            // The pool of this test alone.
+            let mut pool = Pool::new();
+            let mut objects: Vec<(NonNull<u8>, usize, u8)> = Vec::new();
+            let check = |(object, size, mark): (NonNull<u8>, usize, u8)| {
+                // SAFETY: the object is taken and has that size.
+                let bytes = unsafe { std::slice::from_raw_parts(object.as_ptr(), size) };
+                assert!(bytes.iter().all(|byte| *byte == mark));
+            };
+            for (number, (take, bytes, which)) in steps.into_iter().enumerate() {
+                if take || objects.is_empty() {
+                    let class = class_of(bytes.min(LARGEST));
+                    let (size, mark) = (size_of_class(class), number as u8);
+                    let object = pool.take(class).unwrap();
+                    assert_eq!(object.addr().get() % LINE, 0);
+                    // SAFETY: the object is taken and has that size.
+                    unsafe { object.write_bytes(mark, size) };
+                    objects.push((object, size, mark));
+                } else {
+                    let object = objects.swap_remove(which % objects.len());
+                    check(object);
+                    // SAFETY: it was taken, and is forgotten.
+                    unsafe { pool.give(object.0) };
+                }
+            }
+            for object in objects {
+                check(object);
+                // SAFETY: it was taken, and is forgotten.
+                unsafe { pool.give(object.0) };
+            }
+            prop_assert!(pool.partial.iter().all(BTreeSet::is_empty));
+            prop_assert_eq!(pool.regions.iter().flatten().count(), pool.empty);
+            prop_assert!(pool.empty <= SPARE);
+            for at in 0..pool.regions.len() {
+                if pool.regions[at].is_some() {
+                    pool.drop_region(at as u32);
+                }
+            }
+        }
+    }
+}

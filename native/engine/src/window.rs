@@ -1,0 +1,88 @@
+//! Carrying out a batch: in windows of operations, whose memory is fetched at once.
+//!
+//! One operation waits for memory two times or three, one after the other: for the table of users,
+//! for the user, for the directory. Those of a window wait together. Each stage asks for what the
+//! next one reads, for all operations of the window; the locks of their shards are taken before, in the order of the
+//! shards, for a lock between two reads keeps the processor from making them at once.
+
+use crossbeam_epoch::pin;
+use parking_lot::MutexGuard;
+
+use crate::engine::{Engine, UserOperation};
+use crate::evict::Budget;
+use crate::now::Now;
+use crate::operation::Operation;
+use crate::prefetch::prefetch;
+use crate::shard::{Admission, Shard, WriteError};
+
+/// Operations of a window. Others wait for its locks as long as that takes: some microseconds.
+pub(crate) const WINDOW: usize = 32;
+
+impl Engine {
+    /// Carries out operations that were admitted, in their order.
+    pub(crate) fn apply_window(
+        &self,
+        operations: &[UserOperation],
+        budget: &mut Budget,
+        now: Now,
+    ) -> Result<(), WriteError> {
+        let guard = pin();
+        let directory = &self.shared().directory;
+        let mut hashes = [0; WINDOW];
+        // Shard and position in the window.
+        let mut order = [(0, 0); WINDOW];
+        let order = &mut order[..operations.len()];
+        for (at, UserOperation { user, operation }) in operations.iter().enumerate() {
+            hashes[at] = self.hash(*user);
+            order[at] = (self.shard_index(hashes[at]), at);
+            prefetch(self.shard_address(order[at].0));
+            if let Operation::Change { channel, .. } = operation {
+                directory.prefetch(*channel, &guard);
+            }
+        }
+        order.sort_unstable();
+        let mut shards: [Option<MutexGuard<'_, Shard>>; WINDOW] = [const { None }; WINDOW];
+        // Where in `shards` that of each operation is.
+        let mut held = [0; WINDOW];
+        let (mut last, mut count) = (None, 0);
+        for (index, at) in &*order {
+            if last != Some(*index) {
+                last = Some(*index);
+                shards[count] = Some(self.shard_at(*index));
+                count += 1;
+            }
+            held[*at] = count - 1;
+        }
+        for at in 0..operations.len() {
+            locked(&mut shards, held[at]).residents.prefetch(hashes[at]);
+        }
+        for (at, UserOperation { operation, .. }) in operations.iter().enumerate() {
+            if let Some(resident) = locked(&mut shards, held[at]).residents.likely(hashes[at]) {
+                resident.prefetch();
+            }
+            if let Operation::Change { channel, .. } = operation {
+                directory.prefetch_slot(*channel, &guard);
+            }
+        }
+        let mut left = Vec::new();
+        for (at, UserOperation { user, operation }) in operations.iter().enumerate() {
+            let shard = locked(&mut shards, held[at]);
+            let (shared, hash) = (self.shared(), hashes[at]);
+            let done = shard.apply(shared, hash, *user, operation, now, Admission::Granted);
+            let aftermath = done?;
+            if !aftermath.is_nothing() {
+                left.push(aftermath);
+            }
+        }
+        drop(shards);
+        for aftermath in left {
+            self.follow_up(aftermath, budget, now);
+        }
+        Ok(())
+    }
+}
+
+fn locked<'a>(shards: &'a mut [Option<MutexGuard<'_, Shard>>], index: usize) -> &'a mut Shard {
+    let shard = shards[index].as_mut();
+    shard.expect("that of every operation of the window is locked")
+}
