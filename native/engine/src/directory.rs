@@ -18,7 +18,8 @@
 //!   pinned reader found, or copied from a set of read states, means the same channel until it unpins.
 //! - References that reached zero are never raised again; the channel gets another number.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ahash::RandomState;
@@ -34,6 +35,9 @@ const MAX_INDEX: u32 = 1 << (u32::BITS - PARTITION_BITS);
 /// Slots of the first segment; each further segment doubles the room.
 const FIRST_SEGMENT: u32 = 16;
 const SEGMENTS: usize = (MAX_INDEX / FIRST_SEGMENT).ilog2() as usize + 1;
+
+/// Numbers that wait together until nobody can see them.
+const RETIRED_AT_ONCE: usize = 64;
 
 const EMPTY: u32 = 0;
 const REMOVED: u32 = 1;
@@ -73,8 +77,64 @@ struct Writer {
     filled: usize,
     /// Cells of the table that hold a slot.
     live: usize,
-    /// Indexes to use again. Shared with what the epoch runs once they are.
-    free: Arc<Mutex<Vec<u32>>>,
+    /// Indexes to use again.
+    free: Vec<u32>,
+    /// Indexes that somebody may still see, oldest first.
+    retired: VecDeque<Retired>,
+    /// Indexes to retire together, as soon as they are many or one is needed.
+    released: Vec<u32>,
+}
+
+/// Indexes that are free as soon as all who are pinned now have unpinned.
+#[derive(Debug)]
+struct Retired {
+    indexes: Vec<u32>,
+    /// Set by the epoch then. It runs what it has to on anybody's time, so it is not
+    /// given each index, and not the lists.
+    is_free: Arc<AtomicBool>,
+}
+
+impl Writer {
+    /// An index that nobody can see any more, or a new one.
+    fn next_index(&mut self, guard: &Guard) -> u32 {
+        if self.free.is_empty() {
+            let oldest = self.retired.front();
+            if oldest.is_some_and(|retired| retired.is_free.load(Ordering::Acquire)) {
+                self.free = self
+                    .retired
+                    .pop_front()
+                    .map_or(vec![], |oldest| oldest.indexes);
+            } else if oldest.is_none() {
+                self.retire(guard);
+            }
+        }
+        self.free.pop().unwrap_or_else(|| {
+            assert!(self.used < MAX_INDEX, "a partition has 2^24 channels");
+            self.used += 1;
+            self.used - 1
+        })
+    }
+
+    fn release(&mut self, index: u32, guard: &Guard) {
+        self.released.push(index);
+        if self.released.len() == RETIRED_AT_ONCE {
+            self.retire(guard);
+        }
+    }
+
+    fn retire(&mut self, guard: &Guard) {
+        if !self.released.is_empty() {
+            let is_free = Arc::new(AtomicBool::new(false));
+            let indexes = std::mem::take(&mut self.released);
+            self.retired.push_back(Retired {
+                indexes,
+                is_free: Arc::clone(&is_free),
+            });
+            guard.defer(move || is_free.store(true, Ordering::Release));
+            // Else it may wait for more to do that never comes.
+            guard.flush();
+        }
+    }
 }
 
 impl Slot {
@@ -211,10 +271,7 @@ impl Directory {
             return index;
         }
         self.make_room(partition, &mut writer, guard);
-        let free = writer.free.lock().pop();
-        let index = free.unwrap_or(writer.used);
-        assert!(index < MAX_INDEX, "a partition has 2^24 channels");
-        writer.used = writer.used.max(index + 1);
+        let index = writer.next_index(guard);
         let (segment, offset) = segment(index);
         let slots = partition.segments[segment].get_or_init(|| {
             let slots: Box<[Slot]> = (0..segment_len(segment)).map(|_| Slot::default()).collect();
@@ -261,6 +318,7 @@ impl Directory {
         // SAFETY: the table is no longer reachable from the partition, whose lock we hold, and it
         // was put there by `Owned::new`, so it is destroyed exactly once. Readers still in it are pinned.
         unsafe { guard.defer_destroy(old) };
+        guard.flush();
     }
 }
 
@@ -320,8 +378,7 @@ impl Partition {
             .expect("a number is in the table until its last reference is gone");
         cell.store(REMOVED, Ordering::Release);
         writer.live -= 1;
-        let free = Arc::clone(&writer.free);
-        guard.defer(move || free.lock().push(index));
+        writer.release(index, guard);
     }
 }
 
