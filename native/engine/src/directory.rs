@@ -3,7 +3,7 @@
 //! ```text
 //! number    | index within the partition: 24 bits | partition: 8 bits |
 //! slot      | channel id: 8 bytes | kind: 1 | references: 4 |           found by number
-//! table     cells of 4 bytes, each a slot's index                      found by the channel's hash
+//! cell      | 8 bits of the hash | a slot's index: 24 bits |             found by the channel's hash
 //! ```
 //!
 //! A read state counts as one reference to its channel's number, so thousands of users of a
@@ -31,10 +31,11 @@ use crate::prefetch::prefetch;
 
 const PARTITION_BITS: u32 = 8;
 const PARTITIONS: usize = 1 << PARTITION_BITS;
-const MAX_INDEX: u32 = 1 << (u32::BITS - PARTITION_BITS);
+const INDEX_BITS: u32 = u32::BITS - PARTITION_BITS;
+const MAX_INDEX: u32 = (1 << INDEX_BITS) - BIAS;
 /// Slots of the first segment; each further segment doubles the room.
 const FIRST_SEGMENT: u32 = 16;
-const SEGMENTS: usize = (MAX_INDEX / FIRST_SEGMENT).ilog2() as usize + 1;
+const SEGMENTS: usize = ((1u32 << INDEX_BITS) / FIRST_SEGMENT).ilog2() as usize + 1;
 
 /// Numbers that wait together until nobody can see them.
 const RETIRED_AT_ONCE: usize = 64;
@@ -43,6 +44,8 @@ const EMPTY: u32 = 0;
 const REMOVED: u32 = 1;
 /// A cell holds the slot's index plus this.
 const BIAS: u32 = 2;
+/// Where in a cell the bits of the hash are: a slot is looked at only if they are the same.
+const TAG: u32 = !0 << INDEX_BITS;
 
 /// See the module.
 #[derive(Debug)]
@@ -109,7 +112,10 @@ impl Writer {
             }
         }
         self.free.pop().unwrap_or_else(|| {
-            assert!(self.used < MAX_INDEX, "a partition has 2^24 channels");
+            assert!(
+                self.used < MAX_INDEX,
+                "a partition has 2^24 channels at most"
+            );
             self.used += 1;
             self.used - 1
         })
@@ -224,10 +230,11 @@ impl Directory {
         let partition = &self.partitions[partition];
         let table = partition.table.load(Ordering::Acquire, guard);
         // SAFETY: as in `make_room`.
-        let first = probe(unsafe { table.deref() }, hash).next();
-        let value = first.map_or(EMPTY, |cell| cell.load(Ordering::Acquire));
-        if value >= BIAS {
-            prefetch(partition.slot(value - BIAS));
+        let cells = probe(unsafe { table.deref() }, hash);
+        let values = cells.map(|cell| cell.load(Ordering::Acquire));
+        let mut values = values.take_while(|value| *value != EMPTY);
+        if let Some(index) = values.find_map(|value| index_in(value, hash)) {
+            prefetch(partition.slot(index));
         }
     }
 
@@ -301,10 +308,10 @@ impl Directory {
         let table = new_table(((writer.live + 1) * 2).next_power_of_two().max(8));
         for cell in cells.iter() {
             let value = cell.load(Ordering::Relaxed);
-            if value >= BIAS {
-                let channel = partition.slot(value - BIAS).channel();
-                let free = probe(&table, self.hasher.hash_one(channel))
-                    .find(|cell| cell.load(Ordering::Relaxed) == EMPTY);
+            if value > REMOVED {
+                let index = (value & !TAG) - BIAS;
+                let hash = self.hasher.hash_one(partition.slot(index).channel());
+                let free = probe(&table, hash).find(|cell| cell.load(Ordering::Relaxed) == EMPTY);
                 let free = free.expect("the new table has twice the cells");
                 free.store(value, Ordering::Relaxed);
             }
@@ -344,14 +351,14 @@ impl Partition {
             if value == EMPTY {
                 return None;
             }
-            if value >= BIAS {
-                let slot = self.slot(value - BIAS);
+            if let Some(index) = index_in(value, hash) {
+                let slot = self.slot(index);
                 // A slot that lost its last reference is passed over: the channel may have another.
                 if slot.channel() == channel
                     && slot.references.load(Ordering::Relaxed) > 0
                     && good(slot)
                 {
-                    return Some(value - BIAS);
+                    return Some(index);
                 }
             }
         }
@@ -362,11 +369,11 @@ impl Partition {
         let table = self.table.load(Ordering::Acquire, guard);
         // SAFETY: as in `make_room`.
         let cell = probe(unsafe { table.deref() }, hash)
-            .find(|cell| cell.load(Ordering::Relaxed) < BIAS)
+            .find(|cell| cell.load(Ordering::Relaxed) <= REMOVED)
             .expect("make_room left empty cells");
         writer.filled += usize::from(cell.load(Ordering::Relaxed) == EMPTY);
         writer.live += 1;
-        cell.store(index + BIAS, Ordering::Release);
+        cell.store(value_of(index, hash), Ordering::Release);
     }
 
     fn remove(&self, index: u32, hash: u64, guard: &Guard) {
@@ -374,12 +381,24 @@ impl Partition {
         let table = self.table.load(Ordering::Acquire, guard);
         // SAFETY: as in `make_room`.
         let cell = probe(unsafe { table.deref() }, hash)
-            .find(|cell| cell.load(Ordering::Relaxed) == index + BIAS)
+            .find(|cell| cell.load(Ordering::Relaxed) == value_of(index, hash))
             .expect("a number is in the table until its last reference is gone");
         cell.store(REMOVED, Ordering::Release);
         writer.live -= 1;
         writer.release(index, guard);
     }
+}
+
+/// What a cell holds for a slot. Never [`EMPTY`] or [`REMOVED`], whatever the hash.
+fn value_of(index: u32, hash: u64) -> u32 {
+    // Neither the bits that choose the partition nor, but in very large tables, the cell.
+    (hash >> 24) as u32 & TAG | (index + BIAS)
+}
+
+/// The slot a cell names, unless it is that of a channel with another hash.
+fn index_in(value: u32, hash: u64) -> Option<u32> {
+    let index = (value & !TAG).checked_sub(BIAS)?;
+    (value == value_of(index, hash)).then_some(index)
 }
 
 /// The cells at which a channel with this hash can be, in order.

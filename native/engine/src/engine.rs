@@ -166,8 +166,10 @@ impl Engine {
     /// Carries out one operation, or keeps it until the user is loaded. Never waits for the store.
     pub fn apply(&self, user: Id, operation: &Operation, now: Now) -> Result<Wake, WriteError> {
         let hash = self.hash(user);
+        // Pinned here, for the fence in it keeps the processor from reading ahead.
+        let guard = pin();
         if let Operation::Change { channel, .. } = operation {
-            self.shared.directory.prefetch(*channel, &pin());
+            self.shared.directory.prefetch(*channel, &guard);
         }
         let mut shard = self.shard(hash);
         let done = shard.apply(&self.shared, hash, user, operation, now, Admission::Needed);
