@@ -1,6 +1,6 @@
 //! What one operation takes, and what one read state takes, without a VM around the engine.
 //!
-//!     cargo run --release -p read_states_engine --example speed [STATES [PER_USER [SHARED_BY]]]
+//!     cargo run --release -p read_states_engine --example speed [STATES [PER_USER [SHARED_BY [ROW]]]]
 //!
 //! Users and channels are drawn at random, ids have 60 bits; each channel is shared by as many users
 //! as each user has channels, unless told otherwise.
@@ -23,7 +23,10 @@ const NOW: Now = Now {
 const RUNS: usize = 9;
 
 fn main() {
-    let mut numbers = std::env::args().skip(1).map(|arg| arg.parse::<u64>());
+    let mut numbers = std::env::args()
+        .skip(1)
+        .take(3)
+        .map(|arg| arg.parse::<u64>());
     let mut number = |default| numbers.next().map_or(default, |n| n.expect("a number"));
     let states = number(10_000_000);
     let per_user = number(50);
@@ -117,7 +120,14 @@ fn main() {
     });
 }
 
+/// Only the named row, if one is named.
 fn row(name: &str, mut run: impl FnMut() -> f64) {
+    if std::env::args()
+        .nth(4)
+        .is_some_and(|only| !name.starts_with(&only))
+    {
+        return;
+    }
     let mut runs: Vec<_> = (0..RUNS).map(|_| run()).collect();
     runs.sort_by(f64::total_cmp);
     println!("{name:<34}{:>8.1}", runs[RUNS / 2]);

@@ -208,6 +208,27 @@ impl<H: Default> Block<H> {
         }
     }
 
+    /// The same with the first column alone.
+    pub fn prefetch_numbers(&self) {
+        let lines = self.tagged.addr().get() % LINE;
+        let at = self.at().as_ptr();
+        // With one counter it is a quarter of the words.
+        for line in 0..(lines / 4 + 1).min(FETCHED) {
+            prefetch(at.wrapping_byte_add(line * LINE));
+        }
+    }
+
+    /// Has the processor fetch what is at `index` in the other columns.
+    pub fn prefetch_state(&self, index: usize) {
+        let (room, words) = (self.room(), self.words().as_ptr());
+        prefetch(words.wrapping_add(room + 2 * index));
+        for counter in 0..self.counters() {
+            prefetch(words.wrapping_add(room * (3 + counter) + index));
+        }
+        let [dirty, _] = self.bit_columns();
+        prefetch(words.wrapping_add(dirty.start + index / 32));
+    }
+
     /// The channel numbers, ascending.
     pub fn numbers(&self) -> &[u32] {
         &self.words()[..self.len()]

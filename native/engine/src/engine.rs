@@ -14,7 +14,7 @@ use crate::id::Id;
 use crate::now::{Micros, Now};
 use crate::operation::Operation;
 use crate::read_state::MAX_COUNTERS;
-use crate::shard::{Admission, Aftermath, Shard, WriteError};
+use crate::shard::{Admission, Aftermath, Shard, Write, WriteError};
 use crate::shared::Shared;
 use crate::slabs::Slabs;
 use crate::stats::Stats;
@@ -172,7 +172,16 @@ impl Engine {
             self.shared.directory.prefetch(*channel, &guard);
         }
         let mut shard = self.shard(hash);
-        let done = shard.apply(&self.shared, hash, user, operation, now, Admission::Needed);
+        shard.prefetch(hash);
+        let write = Write {
+            user,
+            hash,
+            operation,
+            hint: None,
+            now,
+            admission: Admission::Needed,
+        };
+        let done = shard.apply(&self.shared, write);
         drop(shard);
         let aftermath = done.inspect_err(|error| self.refused(*error))?;
         let mut budget = Budget::CALL;

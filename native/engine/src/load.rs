@@ -240,7 +240,7 @@ impl Merge {
                 unreachable!("a delete of the user is never pending");
             };
             let guard = pin();
-            let plan = Plan::new(&self.set, &shared.directory, &guard, *channel, change);
+            let plan = Plan::new(&self.set, &shared.directory, &guard, *channel, change, None);
             self.changed |= !matches!(plan, Plan::Nothing);
             if matches!(plan, Plan::Remove(..)) {
                 self.deleted.push(*channel);

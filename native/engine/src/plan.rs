@@ -23,18 +23,49 @@ pub(crate) enum Plan {
     Remove(u32, Place),
 }
 
+/// Where a channel's read state was a moment ago.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hint {
+    number: u32,
+    place: Place,
+}
+
+impl Hint {
+    /// Looks for it.
+    pub fn new(
+        set: &Resident,
+        directory: &Directory,
+        guard: &Guard,
+        channel: Channel,
+    ) -> Option<Self> {
+        // A read state of the set holds a reference, so its channel has exactly this number.
+        let number = directory.find(channel, guard)?;
+        let place = set.find(number)?;
+        Some(Hint { number, place })
+    }
+
+    /// Has the processor fetch the read state.
+    pub fn prefetch(self, set: &Resident) {
+        set.prefetch_state(self.place);
+    }
+}
+
 impl Plan {
-    /// What `change` does to the channel's read state in `set`.
+    /// What `change` does to the channel's read state in `set`. A hint must have been found while
+    /// `guard` was pinned.
     pub fn new(
         set: &Resident,
         directory: &Directory,
         guard: &Guard,
         channel: Channel,
         change: &Change,
+        hint: Option<Hint>,
     ) -> Self {
-        // A read state of the set holds a reference, so its channel has exactly this number.
-        let number = directory.find(channel, guard);
-        let found = number.and_then(|number| Some((number, set.find(number)?)));
+        // A number that is still in the set still is the channel's.
+        let found = hint
+            .filter(|hint| set.is_at(hint.place, hint.number))
+            .or_else(|| Hint::new(set, directory, guard, channel))
+            .map(|Hint { number, place }| (number, place));
         let before = found.map(|(_, place)| set.get(place));
         let after = change.apply(before);
         if after == before {

@@ -135,6 +135,7 @@ impl Engine {
     ) -> Result<Found<T>, LoadQueueFull> {
         let hash = self.hash(user);
         let mut shard = self.shard(hash);
+        shard.prefetch(hash);
         if let Some(resident) = shard.resident(hash, user) {
             resident.used = true;
             let pins = resident.pins;

@@ -89,6 +89,16 @@ impl<H: Default> ReadStateSet<H> {
         self.0.prefetch();
     }
 
+    /// The same with what is to be searched alone, and not what is found then.
+    pub fn prefetch_numbers(&self) {
+        self.0.prefetch_numbers();
+    }
+
+    /// Has the processor fetch one state.
+    pub fn prefetch_state(&self, place: Place) {
+        self.blocks()[place.block].prefetch_state(place.index);
+    }
+
     /// Puts an empty set in its place, and what is in front of the states in front of that.
     pub fn take_states(&mut self) -> Self {
         let empty = Self::new(self.0.counters());
@@ -156,6 +166,12 @@ impl<H: Default> ReadStateSet<H> {
         let block = self.block_of(number);
         let index = self.blocks()[block].search(number).ok()?;
         Some(Place { block, index })
+    }
+
+    /// Whether that number is at a place that was valid once.
+    pub fn is_at(&self, place: Place, number: u32) -> bool {
+        let block = self.blocks().get(place.block);
+        block.is_some_and(|block| block.numbers().get(place.index) == Some(&number))
     }
 
     /// The state at `place`.

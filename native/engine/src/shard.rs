@@ -12,7 +12,7 @@ use crate::load_queue::{LoadQueue, Wanted};
 use crate::now::Now;
 use crate::operation::{Change, Operation};
 use crate::pending::Pending;
-use crate::plan::Plan;
+use crate::plan::{Hint, Plan};
 use crate::shared::Shared;
 use crate::table::Table;
 use crate::totals::{Reservation, adjust};
@@ -42,6 +42,18 @@ pub(crate) enum Admission {
     Needed,
     /// As part of a batch that was admitted as a whole.
     Granted,
+}
+
+/// An operation on its way to the user.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Write<'a> {
+    pub user: Id,
+    /// Of the user.
+    pub hash: u64,
+    pub operation: &'a Operation,
+    pub hint: Option<Hint>,
+    pub now: Now,
+    pub admission: Admission,
 }
 
 /// What is left to do after a write, without the lock.
@@ -180,7 +192,7 @@ impl Shard {
                 return first_need;
             };
             let guard = pin();
-            let plan = Plan::new(resident, &shared.directory, &guard, *channel, change);
+            let plan = Plan::new(resident, &shared.directory, &guard, *channel, change, None);
             let least = match (&plan, change) {
                 (Plan::Insert(_), _) | (_, Change::Delete) => LEAST_NEED,
                 _ => 0,
@@ -196,56 +208,48 @@ impl Shard {
     }
 
     /// Carries out an operation, or keeps it until the user is loaded.
-    pub fn apply(
-        &mut self,
-        shared: &Shared,
-        hash: u64,
-        user: Id,
-        operation: &Operation,
-        now: Now,
-        admission: Admission,
-    ) -> Result<Aftermath, WriteError> {
+    pub fn apply(&mut self, shared: &Shared, write: Write) -> Result<Aftermath, WriteError> {
         if self.closed {
             return Err(WriteError::Closed);
         }
-        match (find_resident(&mut self.residents, hash, user), operation) {
+        let resident = find_resident(&mut self.residents, write.hash, write.user);
+        match (resident, write.operation) {
             (Some(resident), Operation::Change { channel, change }) => {
-                let ledger = &mut self.ledger;
-                change_resident(shared, ledger, resident, *channel, change, now, admission)
+                change_resident(shared, &mut self.ledger, resident, *channel, change, write)
             }
             (Some(resident), Operation::DeleteUser) => {
-                delete_resident(shared, &mut self.ledger, resident, now, admission)
+                delete_resident(shared, &mut self.ledger, resident, write)
             }
-            (None, Operation::Change { .. }) => {
-                self.postpone(shared, hash, user, operation, now, admission)
-            }
-            (None, Operation::DeleteUser) => self.delete_absent(shared, hash, user, now, admission),
+            (None, Operation::Change { .. }) => self.postpone(shared, write),
+            (None, Operation::DeleteUser) => self.delete_absent(shared, write),
+        }
+    }
+
+    /// Has the processor fetch a user whole, if he is resident.
+    pub fn prefetch(&self, hash: u64) {
+        if let Some(resident) = self.residents.likely(hash) {
+            resident.prefetch();
         }
     }
 
     /// Keeps an operation on a user who is not resident.
-    fn postpone(
-        &mut self,
-        shared: &Shared,
-        hash: u64,
-        user: Id,
-        operation: &Operation,
-        now: Now,
-        admission: Admission,
-    ) -> Result<Aftermath, WriteError> {
+    fn postpone(&mut self, shared: &Shared, write: Write) -> Result<Aftermath, WriteError> {
+        let Write {
+            user, hash, now, ..
+        } = write;
         let known = self.absent(hash, user);
         let need = known.map_or_else(
             || absent_need(&Absent::default()),
             |known| absent_need(known),
         );
-        let _held = admission.check(shared, need)?;
+        let _held = write.admission.check(shared, need)?;
         if self.absent(hash, user).is_none() {
             self.add_absent(shared, hash, user);
         }
         let absent = find_absent(&mut self.absents, hash, user);
         let absent = absent.expect("he was found or added above");
         let before = absent.bytes();
-        absent.pending.push(*operation);
+        absent.pending.push(*write.operation);
         adjust(&shared.totals.memory, before, absent.bytes());
         let charge = size_of::<Box<Absent>>() + absent.bytes();
         adjust(&shared.totals.dirty_memory, absent.charged, charge);
@@ -266,20 +270,16 @@ impl Shard {
     }
 
     /// Deletes a user who is not resident: everything of him is known now, so he is resident.
-    fn delete_absent(
-        &mut self,
-        shared: &Shared,
-        hash: u64,
-        user: Id,
-        now: Now,
-        admission: Admission,
-    ) -> Result<Aftermath, WriteError> {
+    fn delete_absent(&mut self, shared: &Shared, write: Write) -> Result<Aftermath, WriteError> {
+        let Write {
+            user, hash, now, ..
+        } = write;
         let known = self.absent(hash, user);
         let need = known.map_or_else(
             || absent_need(&Absent::default()),
             |known| absent_need(known),
         );
-        let _held = admission.check(shared, need)?;
+        let _held = write.admission.check(shared, need)?;
         let absent = self.take_absent(shared, hash, user);
         let mut absent = absent.unwrap_or_else(|| Absent::new(user));
         let dropped = std::mem::take(&mut absent.pending);
@@ -322,11 +322,7 @@ pub(crate) fn find_resident(
     hash: u64,
     user: Id,
 ) -> Option<&mut Resident> {
-    residents.find(hash, |resident| {
-        // Whoever has this hash is the one, almost always, and he is needed whole.
-        resident.prefetch();
-        resident.id == user
-    })
+    residents.find(hash, |resident| resident.id == user)
 }
 
 fn find_absent(absents: &mut Table<Box<Absent>>, hash: u64, user: Id) -> Option<&mut Absent> {
@@ -340,12 +336,17 @@ fn change_resident(
     resident: &mut Resident,
     channel: Channel,
     change: &Change,
-    now: Now,
-    admission: Admission,
+    write: Write,
 ) -> Result<Aftermath, WriteError> {
+    let Write {
+        hint,
+        now,
+        admission,
+        ..
+    } = write;
     resident.used = true;
     let guard = pin();
-    let plan = Plan::new(resident, &shared.directory, &guard, channel, change);
+    let plan = Plan::new(resident, &shared.directory, &guard, channel, change, hint);
     if matches!(plan, Plan::Nothing) {
         return Ok(Aftermath::default());
     }
@@ -380,19 +381,20 @@ fn delete_resident(
     shared: &Shared,
     ledger: &mut Ledger,
     resident: &mut Resident,
-    now: Now,
-    admission: Admission,
+    write: Write,
 ) -> Result<Aftermath, WriteError> {
     resident.used = true;
     if resident.is_empty() && !resident.is_uncommitted() {
         // Nothing here and, as nothing is uncommitted, nothing in the store.
         return Ok(Aftermath::default());
     }
-    let _held = admission.check(shared, first_need(resident))?;
+    let _held = write.admission.check(shared, first_need(resident))?;
     let weight = Weight::of(resident);
     let garbage = resident.take_states();
-    let version = ledger.stamp.next(now);
-    ledger.unsettled(shared, resident, now).delete_user(version);
+    let version = ledger.stamp.next(write.now);
+    ledger
+        .unsettled(shared, resident, write.now)
+        .delete_user(version);
     // What is garbage still takes its memory until it is freed.
     adjust(&shared.totals.garbage, 0, garbage.bytes());
     weight.settle(shared, &mut ledger.counts, resident);

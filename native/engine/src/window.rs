@@ -12,8 +12,9 @@ use crate::engine::{Engine, UserOperation};
 use crate::evict::Budget;
 use crate::now::Now;
 use crate::operation::Operation;
+use crate::plan::Hint;
 use crate::prefetch::prefetch;
-use crate::shard::{Admission, Shard, WriteError};
+use crate::shard::{Admission, Shard, Write, WriteError};
 
 /// Operations of a window. Others wait for its locks as long as that takes: some microseconds.
 pub(crate) const WINDOW: usize = 32;
@@ -29,13 +30,14 @@ impl Engine {
         let guard = pin();
         let directory = &self.shared().directory;
         let mut hashes = [0; WINDOW];
-        // Shard and position in the window.
-        let mut order = [(0, 0); WINDOW];
+        // Shard and, in the lowest bits, position in the window.
+        let mut order = [0; WINDOW];
         let order = &mut order[..operations.len()];
         for (at, UserOperation { user, operation }) in operations.iter().enumerate() {
             hashes[at] = self.hash(*user);
-            order[at] = (self.shard_index(hashes[at]), at);
-            prefetch(self.shard_address(order[at].0));
+            let shard = self.shard_index(hashes[at]);
+            prefetch(self.shard_address(shard));
+            order[at] = shard * WINDOW + at;
             if let Operation::Change { channel, .. } = operation {
                 directory.prefetch(*channel, &guard);
             }
@@ -45,31 +47,48 @@ impl Engine {
         // Where in `shards` that of each operation is.
         let mut held = [0; WINDOW];
         let (mut last, mut count) = (None, 0);
-        for (index, at) in &*order {
-            if last != Some(*index) {
-                last = Some(*index);
-                shards[count] = Some(self.shard_at(*index));
+        for both in &*order {
+            let (index, at) = (both / WINDOW, both % WINDOW);
+            if last != Some(index) {
+                last = Some(index);
+                shards[count] = Some(self.shard_at(index));
                 count += 1;
             }
-            held[*at] = count - 1;
+            held[at] = count - 1;
         }
         for at in 0..operations.len() {
             locked(&mut shards, held[at]).residents.prefetch(hashes[at]);
         }
         for (at, UserOperation { operation, .. }) in operations.iter().enumerate() {
             if let Some(resident) = locked(&mut shards, held[at]).residents.likely(hashes[at]) {
-                resident.prefetch();
+                resident.prefetch_numbers();
             }
             if let Operation::Change { channel, .. } = operation {
                 directory.prefetch_slot(*channel, &guard);
             }
         }
+        let mut hints = [None; WINDOW];
+        for (at, UserOperation { operation, .. }) in operations.iter().enumerate() {
+            if let Operation::Change { channel, .. } = operation
+                && let Some(resident) = locked(&mut shards, held[at]).residents.likely(hashes[at])
+                && let Some(hint) = Hint::new(resident, directory, &guard, *channel)
+            {
+                hint.prefetch(resident);
+                hints[at] = Some(hint);
+            }
+        }
         let mut left = Vec::new();
         for (at, UserOperation { user, operation }) in operations.iter().enumerate() {
             let shard = locked(&mut shards, held[at]);
-            let (shared, hash) = (self.shared(), hashes[at]);
-            let done = shard.apply(shared, hash, *user, operation, now, Admission::Granted);
-            let aftermath = done?;
+            let write = Write {
+                user: *user,
+                hash: hashes[at],
+                operation,
+                hint: hints[at],
+                now,
+                admission: Admission::Granted,
+            };
+            let aftermath = shard.apply(self.shared(), write)?;
             if !aftermath.is_nothing() {
                 left.push(aftermath);
             }
