@@ -279,6 +279,27 @@ impl<H: Default> Block<H> {
         state
     }
 
+    /// The states from `start` on, with their channel numbers.
+    pub fn states_from(&self, start: usize) -> impl Iterator<Item = (u32, ReadState)> {
+        let (words, room, len) = (self.words(), self.room(), self.len());
+        let messages = words[room + 2 * start..room + 2 * len].chunks_exact(2);
+        let counters: [&[u32]; MAX_COUNTERS] = std::array::from_fn(|counter| {
+            let column = room * (3 + counter);
+            match counter < self.counters() {
+                true => &words[column + start..column + len],
+                false => &[],
+            }
+        });
+        let numbers = words[start..len].iter().zip(messages).enumerate();
+        numbers.map(move |(at, (number, message))| {
+            let state = ReadState {
+                last_message_id: Id::from(message[0]) | Id::from(message[1]) << 32,
+                counters: counters.map(|column| column.get(at).copied().unwrap_or_default()),
+            };
+            (*number, state)
+        })
+    }
+
     fn put(&mut self, index: usize, state: &ReadState) {
         let (room, counters) = (self.room(), self.counters());
         let words = self.words_mut();

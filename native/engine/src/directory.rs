@@ -255,6 +255,12 @@ impl Directory {
         self.partitions[partition].slot(index).channel()
     }
 
+    /// Has the processor fetch what [`Directory::channel`] reads.
+    pub fn prefetch_number(&self, number: u32) {
+        let (partition, index) = split(number);
+        prefetch(self.partitions[partition].slot(index));
+    }
+
     /// Gives back one reference. The number must not be used afterwards, except by who is pinned.
     pub fn release(&self, number: u32, guard: &Guard) {
         let (partition, index) = split(number);

@@ -181,6 +181,9 @@ impl<'a> Listing<'a> {
     /// Returns the number to go on from.
     fn copy(&mut self, set: &Resident, from: u32) -> Option<u32> {
         let nonzero = self.query.nonzero;
+        if nonzero.is_none() {
+            self.page.reserve(set.len().min(PAGE));
+        }
         set.page(from, PAGE, |number, state| {
             if nonzero.is_none_or(|counter| state.counters[counter] > 0) {
                 self.page.push((number, state));
@@ -190,6 +193,10 @@ impl<'a> Listing<'a> {
 
     fn translate(&mut self) {
         let Query { after, limit, .. } = self.query;
+        // All at once, not one after the other.
+        for (number, _) in &self.page {
+            self.directory.prefetch_number(*number);
+        }
         let page = self.page.drain(..);
         let states = page.map(|(number, state)| (self.directory.channel(number), state));
         match after {
@@ -199,7 +206,7 @@ impl<'a> Listing<'a> {
             None => self.states.extend(states),
         }
         if let Some(limit) = limit
-            && self.states.len() > 2 * limit + MAX_BLOCK
+            && self.states.len() / 2 > limit.max(MAX_BLOCK)
         {
             self.cut(limit);
         }
@@ -218,8 +225,16 @@ impl<'a> Listing<'a> {
         if let Some(limit) = self.query.limit {
             self.cut(limit);
         }
-        self.states.sort_unstable_by_key(by_channel);
-        self.states
+        // Whole read states would be much to move about: numbers that say where they are.
+        let number = |(at, (channel, _)): (usize, &(Channel, ReadState))| {
+            u128::from(channel.kind) << 96 | u128::from(channel.id) << 32 | at as u128
+        };
+        let mut order: Vec<u128> = self.states.iter().enumerate().map(number).collect();
+        order.sort_unstable();
+        let in_order = order
+            .into_iter()
+            .map(|number| self.states[number as u32 as usize]);
+        in_order.collect()
     }
 }
 

@@ -271,8 +271,8 @@ impl<H: Default> ReadStateSet<H> {
                 return Some(block.numbers()[0]);
             }
             let start = block.numbers().partition_point(|number| *number < from);
-            for index in start..block.len() {
-                take(block.numbers()[index], block.get(index));
+            for (number, state) in block.states_from(start) {
+                take(number, state);
             }
             passed += block.len() - start;
         }
