@@ -55,6 +55,20 @@ pub struct Directory {
     bytes: AtomicUsize,
 }
 
+/// A channel that is looked for, with its hash, which is worked out once.
+#[derive(Clone, Copy, Debug)]
+pub struct Sought {
+    channel: Channel,
+    hash: u64,
+}
+
+impl Sought {
+    fn partition(self) -> usize {
+        // The table uses the low bits.
+        (self.hash >> (u64::BITS - PARTITION_BITS)) as usize
+    }
+}
+
 #[derive(Debug)]
 struct Partition {
     table: Atomic<Table>,
@@ -205,29 +219,36 @@ impl Directory {
             .sum()
     }
 
+    /// What the following look for.
+    pub fn seek(&self, channel: Channel) -> Sought {
+        Sought {
+            channel,
+            hash: self.hasher.hash_one(channel),
+        }
+    }
+
     /// The channel's number, if it has one. It means the channel as long as `guard` lives.
-    pub fn find(&self, channel: Channel, guard: &Guard) -> Option<u32> {
-        let (partition, hash) = self.partition_of(channel);
+    pub fn find(&self, sought: Sought, guard: &Guard) -> Option<u32> {
+        let Sought { channel, hash } = sought;
+        let partition = sought.partition();
         let index = self.partitions[partition].find(channel, hash, guard, |_| true)?;
         Some(number(partition, index))
     }
 
     /// Has the processor fetch where [`Directory::find`] will look first.
-    pub fn prefetch(&self, channel: Channel, guard: &Guard) {
-        let (partition, hash) = self.partition_of(channel);
-        let table = self.partitions[partition]
-            .table
-            .load(Ordering::Acquire, guard);
+    pub fn prefetch(&self, sought: Sought, guard: &Guard) {
+        let partition = &self.partitions[sought.partition()];
+        let table = partition.table.load(Ordering::Acquire, guard);
         // SAFETY: as in `make_room`.
-        if let Some(cell) = probe(unsafe { table.deref() }, hash).next() {
+        if let Some(cell) = probe(unsafe { table.deref() }, sought.hash).next() {
             prefetch(cell);
         }
     }
 
     /// Has the processor fetch what [`Directory::find`] will look at after that.
-    pub fn prefetch_slot(&self, channel: Channel, guard: &Guard) {
-        let (partition, hash) = self.partition_of(channel);
-        let partition = &self.partitions[partition];
+    pub fn prefetch_slot(&self, sought: Sought, guard: &Guard) {
+        let hash = sought.hash;
+        let partition = &self.partitions[sought.partition()];
         let table = partition.table.load(Ordering::Acquire, guard);
         // SAFETY: as in `make_room`.
         let cells = probe(unsafe { table.deref() }, hash);
@@ -240,7 +261,8 @@ impl Directory {
 
     /// The channel's number, with one reference more; the channel gets a number if it has none.
     pub fn acquire(&self, channel: Channel, guard: &Guard) -> u32 {
-        let (at, hash) = self.partition_of(channel);
+        let sought = self.seek(channel);
+        let (at, hash) = (sought.partition(), sought.hash);
         let partition = &self.partitions[at];
         let index = partition
             .find(channel, hash, guard, Slot::share)
@@ -269,12 +291,6 @@ impl Directory {
         if slot.references.fetch_sub(1, Ordering::AcqRel) == 1 {
             partition.remove(index, self.hasher.hash_one(slot.channel()), guard);
         }
-    }
-
-    fn partition_of(&self, channel: Channel) -> (usize, u64) {
-        let hash = self.hasher.hash_one(channel);
-        // The table uses the low bits.
-        ((hash >> (u64::BITS - PARTITION_BITS)) as usize, hash)
     }
 
     fn insert(&self, partition: &Partition, channel: Channel, hash: u64, guard: &Guard) -> u32 {
@@ -464,10 +480,13 @@ mod tests {
         assert_ne!(numbers[0], numbers[1]);
         assert_eq!(directory.acquire(channel(7), &guard), numbers[0]);
         directory.release(numbers[0], &guard);
-        assert_eq!(directory.find(channel(7), &guard), Some(numbers[0]));
+        assert_eq!(
+            directory.find(directory.seek(channel(7)), &guard),
+            Some(numbers[0])
+        );
         assert_eq!(directory.channel(numbers[1]), same_id[1]);
         directory.release(numbers[0], &guard);
-        assert_eq!(directory.find(channel(7), &guard), None);
+        assert_eq!(directory.find(directory.seek(channel(7)), &guard), None);
         assert_eq!(directory.len(), 1);
     }
 
@@ -529,11 +548,16 @@ mod tests {
                         match held.remove(&id) {
                             Some(number) => {
                                 assert_eq!(directory.channel(number), channel(id));
-                                assert_eq!(directory.find(channel(id), &guard), Some(number));
+                                assert_eq!(
+                                    directory.find(directory.seek(channel(id)), &guard),
+                                    Some(number)
+                                );
                                 directory.release(number, &guard);
                             }
                             None => {
-                                if let Some(number) = directory.find(channel(id), &guard) {
+                                if let Some(number) =
+                                    directory.find(directory.seek(channel(id)), &guard)
+                                {
                                     assert_eq!(directory.channel(number), channel(id));
                                 }
                                 held.insert(id, directory.acquire(channel(id), &guard));

@@ -8,7 +8,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use serde::Deserialize;
 
 use crate::batch::Version;
-use crate::directory::Directory;
+use crate::directory::{Directory, Sought};
 use crate::evict::Budget;
 use crate::id::Id;
 use crate::now::{Micros, Now};
@@ -168,25 +168,36 @@ impl Engine {
         let hash = self.hash(user);
         // Pinned here, for the fence in it keeps the processor from reading ahead.
         let guard = pin();
-        if let Operation::Change { channel, .. } = operation {
-            self.shared.directory.prefetch(*channel, &guard);
+        let sought = self.seek(operation);
+        if let Some(sought) = sought {
+            self.shared.directory.prefetch(sought, &guard);
         }
         let mut shard = self.shard(hash);
         shard.prefetch(hash);
         let write = Write {
+            guard: &guard,
             user,
             hash,
             operation,
+            sought,
             hint: None,
             now,
             admission: Admission::Needed,
         };
-        let done = shard.apply(&self.shared, write);
+        let done = shard.apply(&self.shared, &write);
         drop(shard);
         let aftermath = done.inspect_err(|error| self.refused(*error))?;
         let mut budget = Budget::CALL;
         self.follow_up(aftermath, &mut budget, now);
         Ok(self.wake())
+    }
+
+    /// The channel of a change, for the directory.
+    pub(crate) fn seek(&self, operation: &Operation) -> Option<Sought> {
+        match operation {
+            Operation::Change { channel, .. } => Some(self.shared.directory.seek(*channel)),
+            Operation::DeleteUser => None,
+        }
     }
 
     /// Carries out operations in their order, all or none of them.

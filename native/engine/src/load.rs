@@ -240,7 +240,9 @@ impl Merge {
                 unreachable!("a delete of the user is never pending");
             };
             let guard = pin();
-            let plan = Plan::new(&self.set, &shared.directory, &guard, *channel, change, None);
+            let directory = &shared.directory;
+            let sought = directory.seek(*channel);
+            let plan = Plan::new(&self.set, directory, &guard, sought, change, None);
             self.changed |= !matches!(plan, Plan::Nothing);
             if matches!(plan, Plan::Remove(..)) {
                 self.deleted.push(*channel);

@@ -3,7 +3,7 @@
 
 use crossbeam_epoch::Guard;
 
-use crate::directory::Directory;
+use crate::directory::{Directory, Sought};
 use crate::id::Channel;
 use crate::operation::Change;
 use crate::read_state::ReadState;
@@ -36,10 +36,10 @@ impl Hint {
         set: &Resident,
         directory: &Directory,
         guard: &Guard,
-        channel: Channel,
+        sought: Sought,
     ) -> Option<Self> {
         // A read state of the set holds a reference, so its channel has exactly this number.
-        let number = directory.find(channel, guard)?;
+        let number = directory.find(sought, guard)?;
         let place = set.find(number)?;
         Some(Hint { number, place })
     }
@@ -51,20 +51,20 @@ impl Hint {
 }
 
 impl Plan {
-    /// What `change` does to the channel's read state in `set`. A hint must have been found while
+    /// What `change` does to the read state of the channel `sought` in `set`. A hint must have been found while
     /// `guard` was pinned.
     pub fn new(
         set: &Resident,
         directory: &Directory,
         guard: &Guard,
-        channel: Channel,
+        sought: Sought,
         change: &Change,
         hint: Option<Hint>,
     ) -> Self {
         // A number that is still in the set still is the channel's.
         let found = hint
             .filter(|hint| set.is_at(hint.place, hint.number))
-            .or_else(|| Hint::new(set, directory, guard, channel))
+            .or_else(|| Hint::new(set, directory, guard, sought))
             .map(|Hint { number, place }| (number, place));
         let before = found.map(|(_, place)| set.get(place));
         let after = change.apply(before);

@@ -52,9 +52,10 @@ impl Engine {
     pub fn get(&self, user: Id, channel: Channel) -> Result<Found<ReadState>, LoadQueueFull> {
         let directory = &self.shared().directory;
         let guard = pin();
-        directory.prefetch(channel, &guard);
+        let sought = directory.seek(channel);
+        directory.prefetch(sought, &guard);
         self.read(user, |resident| {
-            let number = directory.find(channel, &guard);
+            let number = directory.find(sought, &guard);
             let place = number.and_then(|number| resident.find(number));
             Found::Resident(place.map_or_else(ReadState::default, |place| resident.get(place)))
         })

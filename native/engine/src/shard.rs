@@ -3,9 +3,10 @@
 //! Loading is in [`crate::load`], committing in [`crate::commit`], evicting in [`crate::evict`],
 //! reading in [`crate::read`]; each adds its part to the shard.
 
-use crossbeam_epoch::pin;
+use crossbeam_epoch::{Guard, pin};
 
 use crate::batch::Version;
+use crate::directory::Sought;
 use crate::id::{Channel, Id};
 use crate::ledger::{Ledger, Weight, deletes_growth};
 use crate::load_queue::{LoadQueue, Wanted};
@@ -47,10 +48,14 @@ pub(crate) enum Admission {
 /// An operation on its way to the user.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Write<'a> {
+    /// Pinned since before the hint was found.
+    pub guard: &'a Guard,
     pub user: Id,
     /// Of the user.
     pub hash: u64,
     pub operation: &'a Operation,
+    /// The channel of a change.
+    pub sought: Option<Sought>,
     pub hint: Option<Hint>,
     pub now: Now,
     pub admission: Admission,
@@ -66,12 +71,12 @@ pub(crate) struct Aftermath {
     /// To be freed.
     pub garbage: Option<Resident>,
     /// Nobody needs them any more.
-    dropped: Pending,
+    dropped: Option<Box<Pending>>,
 }
 
 impl Aftermath {
     pub fn is_nothing(&self) -> bool {
-        !self.attention && !self.grown && self.garbage.is_none() && self.dropped.is_empty()
+        !self.attention && !self.grown && self.garbage.is_none() && self.dropped.is_none()
     }
 }
 
@@ -192,7 +197,9 @@ impl Shard {
                 return first_need;
             };
             let guard = pin();
-            let plan = Plan::new(resident, &shared.directory, &guard, *channel, change, None);
+            let directory = &shared.directory;
+            let sought = directory.seek(*channel);
+            let plan = Plan::new(resident, directory, &guard, sought, change, None);
             let least = match (&plan, change) {
                 (Plan::Insert(_), _) | (_, Change::Delete) => LEAST_NEED,
                 _ => 0,
@@ -208,7 +215,7 @@ impl Shard {
     }
 
     /// Carries out an operation, or keeps it until the user is loaded.
-    pub fn apply(&mut self, shared: &Shared, write: Write) -> Result<Aftermath, WriteError> {
+    pub fn apply(&mut self, shared: &Shared, write: &Write) -> Result<Aftermath, WriteError> {
         if self.closed {
             return Err(WriteError::Closed);
         }
@@ -233,10 +240,10 @@ impl Shard {
     }
 
     /// Keeps an operation on a user who is not resident.
-    fn postpone(&mut self, shared: &Shared, write: Write) -> Result<Aftermath, WriteError> {
+    fn postpone(&mut self, shared: &Shared, write: &Write) -> Result<Aftermath, WriteError> {
         let Write {
             user, hash, now, ..
-        } = write;
+        } = *write;
         let known = self.absent(hash, user);
         let need = known.map_or_else(
             || absent_need(&Absent::default()),
@@ -270,10 +277,10 @@ impl Shard {
     }
 
     /// Deletes a user who is not resident: everything of him is known now, so he is resident.
-    fn delete_absent(&mut self, shared: &Shared, write: Write) -> Result<Aftermath, WriteError> {
+    fn delete_absent(&mut self, shared: &Shared, write: &Write) -> Result<Aftermath, WriteError> {
         let Write {
             user, hash, now, ..
-        } = write;
+        } = *write;
         let known = self.absent(hash, user);
         let need = known.map_or_else(
             || absent_need(&Absent::default()),
@@ -294,7 +301,7 @@ impl Shard {
         self.add_resident(shared, hash, resident);
         Ok(Aftermath {
             grown: true,
-            dropped,
+            dropped: Some(Box::new(dropped)),
             ..Aftermath::default()
         })
     }
@@ -336,17 +343,19 @@ fn change_resident(
     resident: &mut Resident,
     channel: Channel,
     change: &Change,
-    write: Write,
+    write: &Write,
 ) -> Result<Aftermath, WriteError> {
     let Write {
+        guard,
         hint,
         now,
         admission,
         ..
-    } = write;
+    } = *write;
     resident.used = true;
-    let guard = pin();
-    let plan = Plan::new(resident, &shared.directory, &guard, channel, change, hint);
+    let directory = &shared.directory;
+    let sought = write.sought.unwrap_or_else(|| directory.seek(channel));
+    let plan = Plan::new(resident, directory, guard, sought, change, hint);
     if matches!(plan, Plan::Nothing) {
         return Ok(Aftermath::default());
     }
@@ -360,7 +369,7 @@ fn change_resident(
     } else {
         None
     };
-    plan.carry_out(resident, &shared.directory, &guard, channel);
+    plan.carry_out(resident, &shared.directory, guard, channel);
     if removes {
         let version = ledger.stamp.next(now);
         let unsettled = ledger.unsettled(shared, resident, now);
@@ -381,7 +390,7 @@ fn delete_resident(
     shared: &Shared,
     ledger: &mut Ledger,
     resident: &mut Resident,
-    write: Write,
+    write: &Write,
 ) -> Result<Aftermath, WriteError> {
     resident.used = true;
     if resident.is_empty() && !resident.is_uncommitted() {

@@ -11,7 +11,6 @@ use parking_lot::MutexGuard;
 use crate::engine::{Engine, UserOperation};
 use crate::evict::Budget;
 use crate::now::Now;
-use crate::operation::Operation;
 use crate::plan::Hint;
 use crate::prefetch::prefetch;
 use crate::shard::{Admission, Shard, Write, WriteError};
@@ -30,6 +29,7 @@ impl Engine {
         let guard = pin();
         let directory = &self.shared().directory;
         let mut hashes = [0; WINDOW];
+        let mut sought = [None; WINDOW];
         // Shard and, in the lowest bits, position in the window.
         let mut order = [0; WINDOW];
         let order = &mut order[..operations.len()];
@@ -38,8 +38,9 @@ impl Engine {
             let shard = self.shard_index(hashes[at]);
             prefetch(self.shard_address(shard));
             order[at] = shard * WINDOW + at;
-            if let Operation::Change { channel, .. } = operation {
-                directory.prefetch(*channel, &guard);
+            sought[at] = self.seek(operation);
+            if let Some(sought) = sought[at] {
+                directory.prefetch(sought, &guard);
             }
         }
         order.sort_unstable();
@@ -59,19 +60,19 @@ impl Engine {
         for at in 0..operations.len() {
             locked(&mut shards, held[at]).residents.prefetch(hashes[at]);
         }
-        for (at, UserOperation { operation, .. }) in operations.iter().enumerate() {
+        for at in 0..operations.len() {
             if let Some(resident) = locked(&mut shards, held[at]).residents.likely(hashes[at]) {
                 resident.prefetch_numbers();
             }
-            if let Operation::Change { channel, .. } = operation {
-                directory.prefetch_slot(*channel, &guard);
+            if let Some(sought) = sought[at] {
+                directory.prefetch_slot(sought, &guard);
             }
         }
         let mut hints = [None; WINDOW];
-        for (at, UserOperation { operation, .. }) in operations.iter().enumerate() {
-            if let Operation::Change { channel, .. } = operation
+        for at in 0..operations.len() {
+            if let Some(sought) = sought[at]
                 && let Some(resident) = locked(&mut shards, held[at]).residents.likely(hashes[at])
-                && let Some(hint) = Hint::new(resident, directory, &guard, *channel)
+                && let Some(hint) = Hint::new(resident, directory, &guard, sought)
             {
                 hint.prefetch(resident);
                 hints[at] = Some(hint);
@@ -81,14 +82,16 @@ impl Engine {
         for (at, UserOperation { user, operation }) in operations.iter().enumerate() {
             let shard = locked(&mut shards, held[at]);
             let write = Write {
+                guard: &guard,
                 user: *user,
                 hash: hashes[at],
                 operation,
+                sought: sought[at],
                 hint: hints[at],
                 now,
                 admission: Admission::Granted,
             };
-            let aftermath = shard.apply(self.shared(), write)?;
+            let aftermath = shard.apply(self.shared(), &write)?;
             if !aftermath.is_nothing() {
                 left.push(aftermath);
             }
