@@ -153,11 +153,13 @@ defmodule ReadStates do
   """
   @spec ack(name(), id(), channel(), id()) :: :ok | {:error, write_error()}
   def ack(name, user, channel, message) do
-    instance = Instance.fetch!(name)
-    user = Argument.id!(:user, user)
-    {kind, id} = Argument.channel!(channel)
-    message = Argument.id!(:message, message)
-    written(Native.ack(instance.engine, user, kind, id, message), instance)
+    %{engine: engine} = instance = Instance.fetch!(name)
+
+    case Native.ack(engine, user, channel, message) do
+      :ok -> :ok
+      :invalid -> Argument.invalid_ids!(user, channel, message)
+      answer -> written(answer, instance)
+    end
   end
 
   @doc """
@@ -209,19 +211,23 @@ defmodule ReadStates do
 
   defp add(name, users, channel, message, opts, down) do
     %{engine: engine, counters: names} = instance = Instance.fetch!(name)
-    {kind, id} = Argument.channel!(channel)
-    message = Argument.id!(:message, message)
     {counter, by} = added(opts, names)
 
     if is_list(users) do
+      {kind, id} = Argument.channel!(channel)
+      message = Argument.id!(:message, message)
+
       case Native.add_many(engine, users, kind, id, message, counter, by, down) do
         :long -> Native.add_many_long(engine, users, kind, id, message, counter, by, down)
         answer -> answer
       end
       |> written(instance, &Argument.invalid_users!(users, &1))
     else
-      user = Argument.id!(:user, users)
-      written(Native.add(engine, user, kind, id, message, counter, by, down), instance)
+      case Native.add(engine, users, channel, message, counter, by, down) do
+        :ok -> :ok
+        :invalid -> Argument.invalid_ids!(users, channel, message)
+        answer -> written(answer, instance)
+      end
     end
   end
 
@@ -355,12 +361,19 @@ defmodule ReadStates do
   @spec get(name(), id(), channel()) :: {:ok, ReadState.t()} | {:error, read_error()}
   def get(name, user, channel) do
     %{engine: engine} = instance = Instance.fetch!(name)
-    user = Argument.id!(:user, user)
-    {kind, id} = Argument.channel!(channel)
 
-    with {:ok, {last, counters}} <-
-           read(instance, fn -> Native.get(engine, user, kind, id) end, user) do
-      {:ok, %ReadState{kind: kind, channel: id, last_message_id: last, counters: counters}}
+    case Native.get(engine, user, channel) do
+      {:ok, found} ->
+        {:ok, ReadState.new(channel, found)}
+
+      :invalid ->
+        Argument.invalid_ids!(user, channel)
+
+      other ->
+        native = fn -> Native.get(engine, user, channel) end
+
+        with {:ok, found} <- read_again(other, instance, native, user, deadline(instance)),
+             do: {:ok, ReadState.new(channel, found)}
     end
   end
 

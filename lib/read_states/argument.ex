@@ -22,6 +22,15 @@ defmodule ReadStates.Argument do
   def channel!(name, value),
     do: invalid!(name, value, "#{@id}, or {kind, id} with kind in 0..255")
 
+  # Raises for the first of them that is not possible, as the engine has said of one.
+  @spec invalid_ids!(term, term, term) :: no_return
+  def invalid_ids!(user, channel, message \\ 0) do
+    id!(:user, user)
+    channel!(channel)
+    id!(:message, message)
+    raise "the engine refused #{inspect({user, channel, message})}"
+  end
+
   def limit!(value) when is_integer(value) and value >= 0, do: value
   def limit!(value), do: invalid!(:limit, value, "a non-negative integer")
 

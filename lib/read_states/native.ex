@@ -16,13 +16,13 @@ defmodule ReadStates.Native do
   # A map as serde reads it, with strings for keys.
   def fields(map), do: Map.new(map, fn {key, value} -> {Atom.to_string(key), value} end)
 
-  # The engine: operations. Each answers :ok, :wake, :overloaded or :closed. Those that take a
+  # The engine: operations. Each answers :ok, :wake, :overloaded or :closed. Those that take ids
+  # as they come, which is the fast way, answer :invalid if one is none. Those that take a
   # list may also answer :long, and then their twin on a dirty scheduler is to be called, or
   # :not_a_list, :too_long or {:element, index}.
   def new(_fields, _counters), do: unloaded()
-  def ack(_engine, _user, _kind, _channel, _message), do: unloaded()
-
-  def add(_engine, _user, _kind, _channel, _message, _counter, _by, _down), do: unloaded()
+  def ack(_engine, _user, _channel, _message), do: unloaded()
+  def add(_engine, _user, _channel, _message, _counter, _by, _down), do: unloaded()
 
   def add_many(_engine, _users, _kind, _channel, _message, _counter, _by, _down),
     do: unloaded()
@@ -37,7 +37,7 @@ defmodule ReadStates.Native do
   def update_long(_engine, _operations), do: unloaded()
 
   # The engine: reads. Each answers {:ok, value}, {:absent, partition}, :overloaded or :long.
-  def get(_engine, _user, _kind, _channel), do: unloaded()
+  def get(_engine, _user, _channel), do: unloaded()
   def total(_engine, _user, _counter), do: unloaded()
   def list(_engine, _user, _after, _limit, _nonzero), do: unloaded()
   def list_long(_engine, _user, _after, _limit, _nonzero), do: unloaded()

@@ -18,6 +18,14 @@ defmodule ReadStates.ReadState do
           counters: %{atom() => 0..0xFFFFFFFF}
         }
 
+  # One that was found in the engine.
+  @doc false
+  def new({kind, channel}, {last, counters}) do
+    %__MODULE__{kind: kind, channel: channel, last_message_id: last, counters: counters}
+  end
+
+  def new(channel, found), do: new({0, channel}, found)
+
   # The engine's list, see `list_binary` in native/nif/src/engine.rs.
   @doc false
   def from_binary(binary, [counter]) do

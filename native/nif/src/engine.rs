@@ -17,12 +17,13 @@ use serde::Deserialize;
 use crate::clock::now;
 use crate::disposal::Disposed;
 use crate::operations::{
-    ListError, consume_timeslice, decode_counters, decode_operations, decode_users, short_length,
+    ListError, consume_timeslice, decode_channel, decode_counters, decode_operations, decode_users,
+    short_length,
 };
 
 mod atoms {
     rustler::atoms! {
-        __struct__, absent, closed, element, long, not_a_list, overloaded, too_long, wake
+        __struct__, absent, closed, element, invalid, long, not_a_list, overloaded, too_long, wake
     }
 }
 
@@ -84,9 +85,18 @@ fn change(handle: &EngineResource, user: Id, channel: Channel, change: Change) -
     answer(handle.engine.apply(user, &operation, now()))
 }
 
+/// The ids of an operation, as they came; `ReadStates` finds what is wrong with them.
+fn ids(user: Term, channel: Term, message: Term) -> Option<(Id, Channel, Id)> {
+    let user = user.decode().ok()?;
+    Some((user, decode_channel(channel)?, message.decode().ok()?))
+}
+
 #[rustler::nif]
-fn ack(handle: Handle, user: Id, kind: u8, id: Id, message: Id) -> Atom {
-    change(&handle, user, Channel { kind, id }, Change::Ack { message })
+fn ack(handle: Handle, user: Term, channel: Term, message: Term) -> Atom {
+    let Some((user, channel, message)) = ids(user, channel, message) else {
+        return atoms::invalid();
+    };
+    change(&handle, user, channel, Change::Ack { message })
 }
 
 /// A counter goes up by `by`, or `down`.
@@ -116,22 +126,20 @@ fn count(
 }
 
 #[rustler::nif]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the arguments of the Elixir function"
-)]
 fn add(
     handle: Handle,
-    user: Id,
-    kind: u8,
-    id: Id,
-    message: Id,
+    user: Term,
+    channel: Term,
+    message: Term,
     counter: u8,
     by: u32,
     down: bool,
 ) -> NifResult<Atom> {
+    let Some((user, channel, message)) = ids(user, channel, message) else {
+        return Ok(atoms::invalid());
+    };
     let counted = count(&handle, message, counter, by, down)?;
-    Ok(change(&handle, user, Channel { kind, id }, counted))
+    Ok(change(&handle, user, channel, counted))
 }
 
 #[rustler::nif]
@@ -298,10 +306,13 @@ fn found<'a, T>(
     }
 }
 
-/// Reads one read state: `{:ok, {last_message_id, counters by name}}` and as in [`found`].
+/// Reads one read state: `{:ok, {last_message_id, counters by name}}`, `:invalid`, and as in [`found`].
 #[rustler::nif]
-fn get<'a>(env: Env<'a>, handle: Handle, user: Id, kind: u8, id: Id) -> NifResult<Term<'a>> {
-    let state = handle.engine.get(user, Channel { kind, id });
+fn get<'a>(env: Env<'a>, handle: Handle, user: Term, channel: Term) -> Term<'a> {
+    let (Ok(user), Some(channel)) = (user.decode(), decode_channel(channel)) else {
+        return atoms::invalid().encode(env);
+    };
+    let state = handle.engine.get(user, channel);
     let mut keys = [atom::nil().encode(env); MAX_COUNTERS];
     let mut values = keys;
     let encode = |state: ReadState| {
@@ -314,7 +325,7 @@ fn get<'a>(env: Env<'a>, handle: Handle, user: Id, kind: u8, id: Id) -> NifResul
         let map = map.unwrap_or_else(|_| Term::map_new(env));
         (state.last_message_id, map).encode(env)
     };
-    Ok(found(env, &handle, user, state, encode))
+    found(env, &handle, user, state, encode)
 }
 
 #[rustler::nif]
