@@ -18,6 +18,7 @@
 //!   pinned reader found, or copied from a set of read states, means the same channel until it unpins.
 //! - References that reached zero are never raised again; the channel gets another number.
 
+use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -187,6 +188,20 @@ fn segment_len(segment: usize) -> usize {
     (FIRST_SEGMENT as usize) << segment.saturating_sub(1)
 }
 
+/// Slots that take no memory before they are used: a segment has room for as many as there are.
+fn new_slots(count: usize) -> Box<[Slot]> {
+    let layout = Layout::array::<Slot>(count).expect("a segment is far smaller than the memory");
+    // SAFETY: the layout is not empty. What is zero throughout is a slot without references, for
+    // atomic numbers are like plain ones; and a box of a slice is freed with this layout.
+    unsafe {
+        let slots = alloc_zeroed(layout).cast::<Slot>();
+        if slots.is_null() {
+            handle_alloc_error(layout);
+        }
+        Box::from_raw(std::ptr::slice_from_raw_parts_mut(slots, count))
+    }
+}
+
 fn new_table(cells: usize) -> Table {
     (0..cells).map(|_| AtomicU32::new(EMPTY)).collect()
 }
@@ -300,14 +315,13 @@ impl Directory {
             return index;
         }
         self.make_room(partition, &mut writer, guard);
+        let used = writer.used;
         let index = writer.next_index(guard);
+        if writer.used > used {
+            self.bytes.fetch_add(size_of::<Slot>(), Ordering::Relaxed);
+        }
         let (segment, offset) = segment(index);
-        let slots = partition.segments[segment].get_or_init(|| {
-            let slots: Box<[Slot]> = (0..segment_len(segment)).map(|_| Slot::default()).collect();
-            self.bytes
-                .fetch_add(size_of_val(&*slots), Ordering::Relaxed);
-            slots
-        });
+        let slots = partition.segments[segment].get_or_init(|| new_slots(segment_len(segment)));
         let slot = &slots[offset];
         slot.id.store(channel.id, Ordering::Relaxed);
         slot.kind.store(channel.kind, Ordering::Relaxed);
