@@ -18,17 +18,18 @@
 //!   pinned reader found, or copied from a set of read states, means the same channel until it unpins.
 //! - References that reached zero are never raised again; the channel gets another number.
 
-use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ahash::RandomState;
+use allocator_api2::boxed::Box;
 use crossbeam_epoch::{Atomic, Guard, Owned};
 use parking_lot::Mutex;
 
 use crate::id::Channel;
 use crate::prefetch::prefetch;
+use crate::slabs::Slabs;
 
 const PARTITION_BITS: u32 = 8;
 const PARTITIONS: usize = 1 << PARTITION_BITS;
@@ -73,11 +74,11 @@ impl Sought {
 #[derive(Debug)]
 struct Partition {
     table: Atomic<Table>,
-    segments: [OnceLock<Box<[Slot]>>; SEGMENTS],
+    segments: [OnceLock<Box<[Slot], Slabs>>; SEGMENTS],
     writer: Mutex<Writer>,
 }
 
-type Table = Box<[AtomicU32]>;
+type Table = Box<[AtomicU32], Slabs>;
 
 #[derive(Debug, Default)]
 struct Slot {
@@ -189,21 +190,17 @@ fn segment_len(segment: usize) -> usize {
 }
 
 /// Slots that take no memory before they are used: a segment has room for as many as there are.
-fn new_slots(count: usize) -> Box<[Slot]> {
-    let layout = Layout::array::<Slot>(count).expect("a segment is far smaller than the memory");
-    // SAFETY: the layout is not empty. What is zero throughout is a slot without references, for
-    // atomic numbers are like plain ones; and a box of a slice is freed with this layout.
-    unsafe {
-        let slots = alloc_zeroed(layout).cast::<Slot>();
-        if slots.is_null() {
-            handle_alloc_error(layout);
-        }
-        Box::from_raw(std::ptr::slice_from_raw_parts_mut(slots, count))
-    }
+fn new_slots(count: usize) -> Box<[Slot], Slabs> {
+    let slots = Box::new_zeroed_slice_in(count, Slabs);
+    // SAFETY: what is zero throughout is a slot without references: atomic numbers are like plain ones.
+    unsafe { slots.assume_init() }
 }
 
 fn new_table(cells: usize) -> Table {
-    (0..cells).map(|_| AtomicU32::new(EMPTY)).collect()
+    const { assert!(EMPTY == 0) };
+    let cells = Box::new_zeroed_slice_in(cells, Slabs);
+    // SAFETY: what is zero throughout are cells that are empty: atomic numbers are like plain ones.
+    unsafe { cells.assume_init() }
 }
 
 impl Directory {
@@ -354,9 +351,9 @@ impl Directory {
         }
         writer.filled = writer.live;
         self.bytes
-            .fetch_add(size_of_val(&*table), Ordering::Relaxed);
+            .fetch_add(Slabs::size(size_of_val(&*table)), Ordering::Relaxed);
         self.bytes
-            .fetch_sub(size_of_val(&**cells), Ordering::Relaxed);
+            .fetch_sub(Slabs::size(size_of_val(&**cells)), Ordering::Relaxed);
         partition.table.store(Owned::new(table), Ordering::Release);
         // SAFETY: the table is no longer reachable from the partition, whose lock we hold, and it
         // was put there by `Owned::new`, so it is destroyed exactly once. Readers still in it are pinned.

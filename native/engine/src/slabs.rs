@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use allocator_api2::alloc::{AllocError, Allocator, Global};
 use parking_lot::Mutex;
 
-use crate::pages::{REGION, map, unmap};
+use crate::pages::{REGION, map, map_large, unmap, unmap_large};
 
 const SLAB: usize = 1 << 16;
 const SLABS: usize = REGION / SLAB;
@@ -30,11 +30,13 @@ pub(crate) const LINE: usize = 64;
 /// Objects up to this size come from slabs.
 pub(crate) const LARGEST: usize = 16 << 10;
 const CLASSES: usize = class_of(LARGEST) + 1;
+/// What the system gives memory in.
+const PAGE: usize = 4 << 10;
 /// Empty regions that are kept.
 const SPARE: usize = 4;
 const NONE: u16 = u16::MAX;
 
-/// An allocator of the process's slabs. What is larger than they serve comes from the global one.
+/// An allocator of the process's slabs, and of what is larger than they serve.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Slabs;
 
@@ -44,10 +46,11 @@ static HELD: AtomicUsize = AtomicUsize::new(0);
 impl Slabs {
     /// Bytes that an object of `bytes` takes.
     pub fn size(bytes: usize) -> usize {
-        if bytes > LARGEST {
-            bytes
-        } else {
-            size_of_class(class_of(bytes))
+        match bytes {
+            0 => 0,
+            1..=LARGEST => size_of_class(class_of(bytes)),
+            ..SLAB => bytes,
+            _ => bytes.next_multiple_of(PAGE),
         }
     }
 
@@ -261,27 +264,63 @@ impl Pool {
     }
 }
 
+/// Whether memory comes from the slabs, from the global allocator, or straight from the system.
+enum Source {
+    Slabs,
+    Global,
+    System,
+}
+
+fn source(layout: Layout) -> Source {
+    let bytes = layout.size();
+    if layout.align() > LINE || bytes == 0 || LARGEST < bytes && bytes < SLAB {
+        Source::Global
+    } else if bytes < SLAB {
+        Source::Slabs
+    } else {
+        // The global allocator would keep what is given back, in pieces that nothing fits.
+        Source::System
+    }
+}
+
 // SAFETY: an object is handed out once until it is given back, stays where it is, and is at least as
 // large and as aligned as asked for: sizes are rounded up to multiples of a line, and
-// so are the places of objects. All `Slabs` are the same pool, so each can give back what
-// another has handed out; which of the two ways an object came says its layout.
+// so are the places of objects; what the system maps is aligned to a page. All `Slabs` are the same
+// pool, so each can give back what another has handed out; which way an object came says its layout.
 unsafe impl Allocator for Slabs {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        if layout.size() > LARGEST || layout.align() > LINE || layout.size() == 0 {
-            return Global.allocate(layout);
+        let (object, bytes) = match source(layout) {
+            Source::Global => return Global.allocate(layout),
+            Source::Slabs => {
+                let class = class_of(layout.size());
+                (POOL.lock().take(class), size_of_class(class))
+            }
+            Source::System => (map_large(layout.size()), layout.size()),
+        };
+        Ok(NonNull::slice_from_raw_parts(
+            object.ok_or(AllocError)?,
+            bytes,
+        ))
+    }
+
+    fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        let object = self.allocate(layout)?;
+        // What the system maps is zero already, and not touched before it is used.
+        if !matches!(source(layout), Source::System) {
+            // SAFETY: the object is new, and that large.
+            unsafe { object.cast::<u8>().write_bytes(0, object.len()) };
         }
-        let class = class_of(layout.size());
-        let object = POOL.lock().take(class).ok_or(AllocError)?;
-        Ok(NonNull::slice_from_raw_parts(object, size_of_class(class)))
+        Ok(object)
     }
 
     unsafe fn deallocate(&self, object: NonNull<u8>, layout: Layout) {
-        if layout.size() > LARGEST || layout.align() > LINE || layout.size() == 0 {
-            // SAFETY: the caller's promise, and with this layout it came from there.
-            unsafe { Global.deallocate(object, layout) };
-        } else {
-            // SAFETY: the caller's promise, and with this layout it came from the pool.
-            unsafe { POOL.lock().give(object) };
+        // SAFETY: the caller's promise, and with this layout it came from there.
+        unsafe {
+            match source(layout) {
+                Source::Global => Global.deallocate(object, layout),
+                Source::Slabs => POOL.lock().give(object),
+                Source::System => unmap_large(object, layout.size()),
+            }
         }
     }
 }

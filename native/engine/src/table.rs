@@ -9,7 +9,11 @@
 //! that. The tag is all the table needs to know of the hash, so neither growing nor removing touches
 //! the users, who lie wherever they lie; and both columns can be fetched before either is read.
 
+use allocator_api2::boxed::Box;
+use allocator_api2::vec::Vec;
+
 use crate::prefetch::prefetch;
+use crate::slabs::Slabs;
 
 /// Set in every tag that is not empty.
 const TAKEN: u16 = 1 << 15;
@@ -20,8 +24,8 @@ const LEAST: usize = 8;
 /// See the module. `T` is a pointer, for its niche.
 #[derive(Debug)]
 pub(crate) struct Table<T> {
-    tags: Box<[u16]>,
-    places: Box<[Option<T>]>,
+    tags: Box<[u16], Slabs>,
+    places: Box<[Option<T>], Slabs>,
     len: usize,
 }
 
@@ -38,8 +42,8 @@ fn home(tag: u16, places: usize) -> usize {
 impl<T> Table<T> {
     pub fn new() -> Self {
         Table {
-            tags: Box::default(),
-            places: Box::default(),
+            tags: Vec::new_in(Slabs).into_boxed_slice(),
+            places: Vec::new_in(Slabs).into_boxed_slice(),
             len: 0,
         }
     }
@@ -51,7 +55,7 @@ impl<T> Table<T> {
 
     /// Bytes allocated.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.tags) + size_of_val(&*self.places)
+        Slabs::size(size_of_val(&*self.tags)) + Slabs::size(size_of_val(&*self.places))
     }
 
     /// Has the processor fetch where [`Table::find`] will look first.
@@ -161,12 +165,16 @@ impl<T> Table<T> {
     fn resize(&mut self) {
         // Three fifths full from then on.
         let places = ((self.len + 1) * 5 / 3).max(LEAST);
+        let mut tags = Vec::with_capacity_in(places, Slabs);
+        tags.resize(places, 0);
+        let mut empty = Vec::with_capacity_in(places, Slabs);
+        empty.resize_with(places, || None);
         let mut resized = Table {
-            tags: vec![0; places].into_boxed_slice(),
-            places: (0..places).map(|_| None).collect(),
+            tags: tags.into_boxed_slice(),
+            places: empty.into_boxed_slice(),
             len: self.len,
         };
-        for (tag, place) in self.tags.iter().zip(&mut self.places) {
+        for (tag, place) in self.tags.iter().zip(self.places.iter_mut()) {
             if let Some(value) = place.take() {
                 resized.put(*tag, value);
             }
@@ -189,7 +197,7 @@ mod tests {
             steps in prop::collection::vec((0..3u8, 0..300u64, any::<bool>()), 0..2000),
         ) {
             let mut table = Table::new();
-            let mut model: HashMap<u64, Box<u64>> = HashMap::new();
+            let mut model: HashMap<u64, std::boxed::Box<u64>> = HashMap::new();
             for (step, key, clash) in steps {
                 // Every second one at the same few homes, the last of them at the end.
                 let clashing = |key: u64| (0x7FFF - key % 3) << 49;
@@ -198,8 +206,8 @@ mod tests {
                 match step {
                     0 => {
                         model.entry(key).or_insert_with(|| {
-                            table.insert(hash, Box::new(key));
-                            Box::new(key)
+                            table.insert(hash, std::boxed::Box::new(key));
+                            std::boxed::Box::new(key)
                         });
                     }
                     1 => prop_assert_eq!(table.take(hash, |other| **other == key), model.remove(&key)),
@@ -212,11 +220,11 @@ mod tests {
                 prop_assert!(table.len * 5 <= table.places() * 4 || table.places() == 0);
                 prop_assert!(table.places() <= LEAST.max(4 * table.len + 4));
             }
-            let mut left: Vec<u64> = (0..table.places())
+            let mut left: std::vec::Vec<u64> = (0..table.places())
                 .filter_map(|at| table.place(at).map(|key| **key))
                 .collect();
             left.sort_unstable();
-            let mut expected: Vec<u64> = model.into_keys().collect();
+            let mut expected: std::vec::Vec<u64> = model.into_keys().collect();
             expected.sort_unstable();
             prop_assert_eq!(left, expected);
         }
