@@ -8,6 +8,20 @@
 //! The engine knows nothing of the BEAM, of a store or of a clock: [`now::Now`] comes in with
 //! each call, and rows go in and out as a [`batch`].
 //!
+//! # What an operation reads
+//!
+//! With millions of users almost nothing of this is in the processor's caches, so it is laid out
+//! for two waits, each for lines that are fetched together:
+//!
+//! ```text
+//! 1   the user's tag and place in the shard's table      the channel's cell in the directory
+//! 2   the user: what is known of him, his read states    the channel's slot
+//! ```
+//!
+//! A [batch](window) makes them for 32 operations at once.
+//!
+//! # Example
+//!
 //! ```
 //! use std::sync::Arc;
 //!

@@ -46,11 +46,14 @@ static HELD: AtomicUsize = AtomicUsize::new(0);
 impl Slabs {
     /// Bytes that an object of `bytes` takes.
     pub fn size(bytes: usize) -> usize {
-        match bytes {
-            0 => 0,
-            1..=LARGEST => size_of_class(class_of(bytes)),
-            ..SLAB => bytes,
-            _ => bytes.next_multiple_of(PAGE),
+        if bytes == 0 {
+            0
+        } else if bytes <= LARGEST {
+            size_of_class(class_of(bytes))
+        } else if bytes < SLAB {
+            bytes
+        } else {
+            bytes.next_multiple_of(PAGE)
         }
     }
 
