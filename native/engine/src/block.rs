@@ -282,19 +282,24 @@ impl<H: Default> Block<H> {
     /// The states from `start` on, with their channel numbers.
     pub fn states_from(&self, start: usize) -> impl Iterator<Item = (u32, ReadState)> {
         let (words, room, len) = (self.words(), self.room(), self.len());
+        let column = move |counter: usize| {
+            let from = room * (3 + counter);
+            &words[from + start..from + len]
+        };
+        let numbers = words[start..len].iter();
         let messages = words[room + 2 * start..room + 2 * len].chunks_exact(2);
-        let counters: [&[u32]; MAX_COUNTERS] = std::array::from_fn(|counter| {
-            let column = room * (3 + counter);
-            match counter < self.counters() {
-                true => &words[column + start..column + len],
-                false => &[],
-            }
-        });
-        let numbers = words[start..len].iter().zip(messages).enumerate();
-        numbers.map(move |(at, (number, message))| {
+        let rows = numbers.zip(messages).zip(column(0)).enumerate();
+        rows.map(move |(at, ((number, message), first))| {
+            let last_message_id = Id::from(message[0]) | Id::from(message[1]) << 32;
+            let other = |counter| match counter < self.counters() {
+                true => column(counter)[at],
+                false => 0,
+            };
+            // Element by element: an array that is filled in a loop goes through memory.
+            let counters = [*first, other(1), other(2), other(3)];
             let state = ReadState {
-                last_message_id: Id::from(message[0]) | Id::from(message[1]) << 32,
-                counters: counters.map(|column| column.get(at).copied().unwrap_or_default()),
+                last_message_id,
+                counters,
             };
             (*number, state)
         })

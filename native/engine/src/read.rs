@@ -181,19 +181,18 @@ impl<'a> Listing<'a> {
 
     /// Returns the number to go on from.
     fn copy(&mut self, set: &Resident, from: u32) -> Option<u32> {
-        let nonzero = self.query.nonzero;
-        if nonzero.is_none() {
-            self.page.reserve(set.len().min(PAGE));
-        }
-        set.page(from, PAGE, |number, state| {
-            if nonzero.is_none_or(|counter| state.counters[counter] > 0) {
-                self.page.push((number, state));
-            }
-        })
+        set.page(from, PAGE, &mut self.page)
     }
 
     fn translate(&mut self) {
-        let Query { after, limit, .. } = self.query;
+        let Query {
+            after,
+            limit,
+            nonzero,
+        } = self.query;
+        if let Some(counter) = nonzero {
+            self.page.retain(|(_, state)| state.counters[counter] > 0);
+        }
         // All at once, not one after the other.
         for (number, _) in &self.page {
             self.directory.prefetch_number(*number);

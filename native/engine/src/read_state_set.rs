@@ -257,24 +257,16 @@ impl<H: Default> ReadStateSet<H> {
         values.map(|value| u64::from(*value)).sum()
     }
 
-    /// Passes the states whose number is `from` or higher to `take`, whole blocks at a time,
-    /// until at least `limit` are passed; returns the number to go on from, `None` at the end.
-    pub fn page(
-        &self,
-        from: u32,
-        limit: usize,
-        mut take: impl FnMut(u32, ReadState),
-    ) -> Option<u32> {
-        let mut passed = 0;
+    /// Adds the states whose number is `from` or higher to `to`, whole blocks at a time, until at
+    /// least `limit` are added; returns the number to go on from, `None` at the end.
+    pub fn page(&self, from: u32, limit: usize, to: &mut Vec<(u32, ReadState)>) -> Option<u32> {
+        let full = to.len() + limit;
         for block in self.blocks().iter().skip(self.block_of(from)) {
-            if passed >= limit {
+            if to.len() >= full {
                 return Some(block.numbers()[0]);
             }
             let start = block.numbers().partition_point(|number| *number < from);
-            for (number, state) in block.states_from(start) {
-                take(number, state);
-            }
-            passed += block.len() - start;
+            to.extend(block.states_from(start));
         }
         None
     }
@@ -381,9 +373,11 @@ mod tests {
         let mut listed = BTreeMap::new();
         let mut from = Some(0);
         while let Some(number) = from {
-            from = set.page(number, 100, |number, state| {
+            let mut page = Vec::new();
+            from = set.page(number, 100, &mut page);
+            for (number, state) in page {
                 assert!(listed.insert(number, state).is_none());
-            });
+            }
         }
         assert_eq!(&listed, model);
     }
