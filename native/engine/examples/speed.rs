@@ -7,6 +7,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use read_states_engine::batch::BatchBuilder;
@@ -59,15 +60,24 @@ fn main() {
     row("ack", || {
         let keys: Vec<_> = (0..singles).map(|_| world.draw(&mut random)).collect();
         newest += 1;
+        per(singles, || ack_all(&engine, &keys, newest))
+    });
+    row("ack, two threads", || {
+        newest += 1;
+        let mut keys = || -> Vec<_> { (0..singles / 2).map(|_| world.draw(&mut random)).collect() };
+        let halves = [keys(), keys()];
         per(singles, || {
-            for (user, channel) in &keys {
-                let change = Change::Ack { message: newest };
-                let operation = Operation::Change {
-                    channel: *channel,
-                    change,
-                };
-                engine.apply(*user, &operation, NOW).expect("no bound");
-            }
+            both(&halves, |keys| ack_all(&engine, keys, newest))
+        })
+    });
+    row("ack, two threads, one user", || {
+        newest += 1;
+        let user = world.user_id(1);
+        let mut key = || (user, world.channel(1, random.next() % world.per_user));
+        let mut keys = || -> Vec<_> { (0..singles / 2).map(|_| key()).collect() };
+        let halves = [keys(), keys()];
+        per(singles, || {
+            both(&halves, |keys| ack_all(&engine, keys, newest))
         })
     });
     row("get", || {
@@ -88,6 +98,21 @@ fn main() {
             for batch in &batches {
                 engine.apply_all(batch, NOW).expect("no bound");
             }
+        })
+    });
+    row("1,000 operations, two threads", || {
+        newest += 1;
+        let mut batches = || -> Vec<_> {
+            let batches = 0..singles / 2_000;
+            batches.map(|_| world.batch(&mut random, newest)).collect()
+        };
+        let halves: [Vec<_>; 2] = [batches(), batches()];
+        per(singles, || {
+            both(&halves, |batches| {
+                for batch in batches {
+                    engine.apply_all(batch, NOW).expect("no bound");
+                }
+            });
         })
     });
     row("one message, 1,000 users, each", || {
@@ -117,6 +142,26 @@ fn main() {
                 let _ = black_box(engine.total(*user, 0));
             }
         })
+    });
+}
+
+fn ack_all(engine: &Engine, keys: &[(Id, Channel)], message: Id) {
+    for (user, channel) in keys {
+        let operation = Operation::Change {
+            channel: *channel,
+            change: Change::Ack { message },
+        };
+        engine.apply(*user, &operation, NOW).expect("no bound");
+    }
+}
+
+/// Each half on a thread of its own.
+fn both<T: Sync>(halves: &[Vec<T>; 2], run: impl Fn(&[T]) + Sync) {
+    thread::scope(|scope| {
+        for half in halves {
+            let run = &run;
+            scope.spawn(move || run(half));
+        }
     });
 }
 

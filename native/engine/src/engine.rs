@@ -200,7 +200,7 @@ impl Engine {
         }
     }
 
-    /// Carries out operations in their order, all or none of them.
+    /// Carries out operations, those of each user in their order, all or none of them.
     pub fn apply_all(&self, operations: &[UserOperation], now: Now) -> Result<Wake, WriteError> {
         // Who cannot have the lock at once meets an engine that is being closed.
         let closed = self.closed.try_read();
@@ -394,6 +394,11 @@ impl Engine {
 
     pub(crate) fn shard_at(&self, index: usize) -> MutexGuard<'_, Shard> {
         self.shards[index].lock()
+    }
+
+    /// A shard, unless somebody else has it.
+    pub(crate) fn try_shard_at(&self, index: usize) -> Option<MutexGuard<'_, Shard>> {
+        self.shards[index].try_lock()
     }
 
     /// For fetching it before it is locked.

@@ -2,8 +2,11 @@
 //!
 //! One operation waits for memory two times or three, one after the other: for the table of users,
 //! for the user, for the directory. Those of a window wait together. Each stage asks for what the
-//! next one reads, for all operations of the window; the locks of their shards are taken before, in the order of the
-//! shards, for a lock between two reads keeps the processor from making them at once.
+//! next one reads, for all operations of the window; the locks of their shards are taken before, for a lock between
+//! two reads keeps the processor from making them at once.
+//!
+//! Who holds so many locks must not wait for another: two batches would stand still together, though none for ever.
+//! The operations on a shard that somebody else has are carried out one by one, after the others.
 
 use crossbeam_epoch::pin;
 use parking_lot::MutexGuard;
@@ -19,7 +22,7 @@ use crate::shard::{Admission, Shard, Write, WriteError};
 pub(crate) const WINDOW: usize = 32;
 
 impl Engine {
-    /// Carries out operations that were admitted, in their order.
+    /// Carries out operations that were admitted, those of each user in their order.
     pub(crate) fn apply_window(
         &self,
         operations: &[UserOperation],
@@ -52,16 +55,20 @@ impl Engine {
             let (index, at) = (both / WINDOW, both % WINDOW);
             if last != Some(index) {
                 last = Some(index);
-                shards[count] = Some(self.shard_at(index));
+                shards[count] = self.try_shard_at(index);
                 count += 1;
             }
             held[at] = count - 1;
         }
         for at in 0..operations.len() {
-            locked(&mut shards, held[at]).residents.prefetch(hashes[at]);
+            if let Some(shard) = &shards[held[at]] {
+                shard.residents.prefetch(hashes[at]);
+            }
         }
         for at in 0..operations.len() {
-            if let Some(resident) = locked(&mut shards, held[at]).residents.likely(hashes[at]) {
+            if let Some(shard) = &shards[held[at]]
+                && let Some(resident) = shard.residents.likely(hashes[at])
+            {
                 resident.prefetch_numbers();
             }
             if let Some(sought) = sought[at] {
@@ -71,40 +78,43 @@ impl Engine {
         let mut hints = [None; WINDOW];
         for at in 0..operations.len() {
             if let Some(sought) = sought[at]
-                && let Some(resident) = locked(&mut shards, held[at]).residents.likely(hashes[at])
+                && let Some(shard) = &shards[held[at]]
+                && let Some(resident) = shard.residents.likely(hashes[at])
                 && let Some(hint) = Hint::new(resident, directory, &guard, sought)
             {
                 hint.prefetch(resident);
                 hints[at] = Some(hint);
             }
         }
+        let write = |at: usize| Write {
+            guard: &guard,
+            user: operations[at].user,
+            hash: hashes[at],
+            operation: &operations[at].operation,
+            sought: sought[at],
+            hint: hints[at],
+            now,
+            admission: Admission::Granted,
+        };
         let mut left = Vec::new();
-        for (at, UserOperation { user, operation }) in operations.iter().enumerate() {
-            let shard = locked(&mut shards, held[at]);
-            let write = Write {
-                guard: &guard,
-                user: *user,
-                hash: hashes[at],
-                operation,
-                sought: sought[at],
-                hint: hints[at],
-                now,
-                admission: Admission::Granted,
+        let mut late = Vec::new();
+        for at in 0..operations.len() {
+            let Some(shard) = &mut shards[held[at]] else {
+                late.push(at);
+                continue;
             };
-            let aftermath = shard.apply(self.shared(), &write)?;
+            let aftermath = shard.apply(self.shared(), &write(at))?;
             if !aftermath.is_nothing() {
                 left.push(aftermath);
             }
         }
         drop(shards);
+        for at in late {
+            left.push(self.shard(hashes[at]).apply(self.shared(), &write(at))?);
+        }
         for aftermath in left {
             self.follow_up(aftermath, budget, now);
         }
         Ok(())
     }
-}
-
-fn locked<'a>(shards: &'a mut [Option<MutexGuard<'_, Shard>>], index: usize) -> &'a mut Shard {
-    let shard = shards[index].as_mut();
-    shard.expect("that of every operation of the window is locked")
 }
