@@ -76,11 +76,14 @@ impl Engine {
         now: Now,
     ) -> Result<Found<Vec<(Channel, ReadState)>>, LoadQueueFull> {
         let mut listing = Listing::new(self, query);
-        let mut from = 0;
+        let (mut from, mut arrival) = (0, None);
         loop {
             let page = self.read(user, |resident| {
                 if resident.len() > LONG && !long {
                     return Found::Long;
+                }
+                if *arrival.get_or_insert(resident.arrival) != resident.arrival {
+                    return Found::Absent;
                 }
                 let next = listing.copy(resident, from);
                 if next.is_some() {
@@ -93,7 +96,8 @@ impl Engine {
             match page {
                 Found::Resident(Some(next)) => from = next,
                 Found::Resident(None) => return Ok(Found::Resident(listing.finish())),
-                // If evicted in the middle, after all, what was copied is of no use.
+                // If evicted in the middle, after all, what was copied is of no use: loaded again,
+                // his channels may have other numbers.
                 Found::Absent => return Ok(Found::Absent),
                 Found::Long => return Ok(Found::Long),
             }
@@ -208,38 +212,39 @@ impl<'a> Listing<'a> {
         if let Some(limit) = limit
             && self.states.len() / 2 > limit.max(MAX_BLOCK)
         {
-            self.cut(limit);
+            self.sort();
         }
         self.guard.repin();
     }
 
-    /// Keeps the first `limit`.
-    fn cut(&mut self, limit: usize) {
-        if limit < self.states.len() {
-            self.states.select_nth_unstable_by_key(limit, by_channel);
-            self.states.truncate(limit);
-        }
-    }
-
-    fn finish(mut self) -> Vec<(Channel, ReadState)> {
-        if let Some(limit) = self.query.limit {
-            self.cut(limit);
-        }
+    /// Sorts, and keeps the first `limit` if there is one.
+    fn sort(&mut self) {
         // Whole read states would be much to move about: numbers that say where they are.
         let number = |(at, (channel, _)): (usize, &(Channel, ReadState))| {
             u128::from(channel.kind) << 96 | u128::from(channel.id) << 32 | at as u128
         };
         let mut order: Vec<u128> = self.states.iter().enumerate().map(number).collect();
         order.sort_unstable();
+        // A channel that was deleted and created meanwhile has another number, and may have been
+        // copied under both; the later copy counts.
+        order.dedup_by(|later, earlier| {
+            let twice = *later >> 32 == *earlier >> 32;
+            if twice {
+                *earlier = *later;
+            }
+            twice
+        });
+        order.truncate(self.query.limit.unwrap_or(usize::MAX));
         let in_order = order
             .into_iter()
             .map(|number| self.states[number as u32 as usize]);
-        in_order.collect()
+        self.states = in_order.collect();
     }
-}
 
-fn by_channel((channel, _): &(Channel, ReadState)) -> Channel {
-    *channel
+    fn finish(mut self) -> Vec<(Channel, ReadState)> {
+        self.sort();
+        self.states
+    }
 }
 
 impl Shard {
@@ -263,5 +268,71 @@ impl Shard {
         self.want(shared, hash, user, Wanted::Awaited);
         self.count_memory(shared);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Config, UserOperation};
+    use crate::operation::{Change, Operation};
+
+    const USER: Id = 1;
+    const CHANNELS: Id = 2_000;
+
+    fn on(channel: Channel, change: Change) -> UserOperation {
+        UserOperation {
+            user: USER,
+            operation: Operation::Change { channel, change },
+        }
+    }
+
+    /// What a list with this limit is, if a channel of its first page is deleted and created
+    /// again, which gives it another number, before the second page.
+    fn list_beside_a_change(limit: Option<usize>) -> Vec<(Channel, ReadState)> {
+        let engine = Engine::new(Config::default());
+        let channel = |id| Channel { kind: 0, id };
+        let delete_user = UserOperation {
+            user: USER,
+            operation: Operation::DeleteUser,
+        };
+        let acks = (0..CHANNELS).map(|id| on(channel(id), Change::Ack { message: 1 }));
+        let fill: Vec<_> = std::iter::once(delete_user).chain(acks).collect();
+        engine.apply_all(&fill, Now::default()).unwrap();
+        let query = Query {
+            limit,
+            ..Query::default()
+        };
+        let mut listing = Listing::new(&engine, query);
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let page = engine.read(USER, |resident| {
+                Found::Resident(listing.copy(resident, from))
+            });
+            let Ok(Found::Resident(after)) = page else {
+                unreachable!("the user is resident");
+            };
+            next = after;
+            listing.translate();
+            if from == 0 {
+                let (moved, _) = listing.states[0];
+                let again = [
+                    on(moved, Change::Delete),
+                    on(moved, Change::Ack { message: 2 }),
+                ];
+                engine.apply_all(&again, Now::default()).unwrap();
+            }
+        }
+        listing.finish()
+    }
+
+    #[test]
+    fn a_channel_that_is_created_again_meanwhile_is_listed_once() {
+        for limit in [None, Some(CHANNELS as usize), Some(700), Some(5)] {
+            let states = list_beside_a_change(limit);
+            let ids: Vec<Id> = states.iter().map(|(channel, _)| channel.id).collect();
+            let expected = limit.map_or(CHANNELS, |limit| limit as Id);
+            assert!(ids.iter().copied().eq(0..expected), "{limit:?}: {ids:?}");
+        }
     }
 }

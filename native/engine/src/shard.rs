@@ -89,7 +89,9 @@ pub(crate) struct Shard {
     pub absents: Table<Box<Absent>>,
     pub ledger: Ledger,
     pub load_queue: LoadQueue,
-    /// Bucket of the table at which the search for a user to evict goes on.
+    /// Users who became resident, so far.
+    arrivals: u32,
+    /// Place of the table at which the search for a user to evict goes on.
     pub hand: usize,
     closed: bool,
     /// Bytes of the queues and the table as counted in `Totals::memory`.
@@ -113,6 +115,7 @@ impl Shard {
             absents: Table::new(),
             ledger: Ledger::new(floor),
             load_queue: LoadQueue::default(),
+            arrivals: 0,
             hand: 0,
             closed: false,
             counted: 0,
@@ -150,6 +153,8 @@ impl Shard {
     /// Adds a resident user who is in no table.
     pub fn add_resident(&mut self, shared: &Shared, hash: u64, mut resident: Resident) {
         self.ledger.counts.users += 1;
+        self.arrivals = self.arrivals.wrapping_add(1);
+        resident.arrival = self.arrivals;
         Weight::NOTHING.settle(shared, &mut self.ledger.counts, &mut resident);
         self.residents.insert(hash, resident);
         self.count_memory(shared);

@@ -27,6 +27,8 @@ pub(crate) struct Owner {
     pub unsettled: Option<Box<Unsettled>>,
     /// Second of the monotonic clock at which the pins expire: a reader may have died.
     pub pinned_until: u32,
+    /// Differs from that of the same user when he was resident before.
+    pub arrival: u32,
     /// Readers who waited for the load and have not read yet.
     pub pins: u16,
     /// Used since the eviction hand last passed.
@@ -236,6 +238,7 @@ impl Absent {
                 Box::new(unsettled)
             }),
             pinned_until: seconds(now) + PIN_SECONDS,
+            arrival: 0,
             pins: self.waiters,
             used: true,
             changed: false,
