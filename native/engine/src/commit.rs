@@ -39,34 +39,33 @@ impl Engine {
         most: usize,
         now: Now,
     ) -> Option<Commit> {
-        let mut snapshot = Snapshot::new(self, self.next_token());
+        // Made first: whatever happens on the way, who is in it is settled when it is dropped.
+        let mut commit = Commit {
+            engine: Arc::clone(self),
+            token: self.next_token(),
+            users: Vec::new(),
+            entries: 0,
+            batch: Vec::new(),
+        };
+        let mut snapshot = Snapshot::new(self.shared(), commit.token, &mut commit.users);
         let mut attention = false;
         for index in self.partition_shards(partition) {
             let mut more = true;
             while more && snapshot.batch.len() < most {
                 snapshot.room = AT_ONCE.min(most - snapshot.batch.len());
-                more = self
-                    .shard_at(index)
-                    .snapshot(self, &mut snapshot, now, &mut attention);
+                let mut shard = self.shard_at(index);
+                more = shard.snapshot(self, &mut snapshot, now, &mut attention);
+                drop(shard);
                 snapshot.encode();
             }
         }
         if attention {
             self.call_attention();
         }
-        let Snapshot {
-            token,
-            users,
-            batch,
-            ..
-        } = snapshot;
-        (!batch.is_empty()).then(|| Commit {
-            engine: Arc::clone(self),
-            token,
-            users,
-            entries: batch.len(),
-            batch: batch.finish(),
-        })
+        let batch = snapshot.batch;
+        commit.entries = batch.len();
+        commit.batch = batch.finish();
+        (commit.entries > 0).then_some(commit)
     }
 
     /// Starts a flush of a partition: everything accepted before is due now. Returns what
@@ -133,7 +132,7 @@ impl Drop for Commit {
 struct Snapshot<'a> {
     shared: &'a Shared,
     token: u64,
-    users: Vec<Id>,
+    users: &'a mut Vec<Id>,
     batch: BatchBuilder,
     // Pinned before numbers are copied, so that they keep their meaning until they are encoded.
     guard: Guard,
@@ -154,12 +153,12 @@ enum Copied {
 }
 
 impl<'a> Snapshot<'a> {
-    fn new(engine: &'a Engine, token: u64) -> Self {
+    fn new(shared: &'a Shared, token: u64, users: &'a mut Vec<Id>) -> Self {
         Snapshot {
-            shared: engine.shared(),
+            shared,
             token,
-            users: Vec::new(),
-            batch: BatchBuilder::new(engine.shared().counters),
+            users,
+            batch: BatchBuilder::new(shared.counters),
             guard: pin(),
             copied: Vec::new(),
             room: 0,
