@@ -161,9 +161,8 @@ impl<T> Table<T> {
         Some(taken)
     }
 
-    /// Makes room for a quarter more.
+    /// Takes as many places as leave it three fifths full: it grows from four, and shrinks from one third.
     fn resize(&mut self) {
-        // Three fifths full from then on.
         let places = ((self.len + 1) * 5 / 3).max(LEAST);
         let mut tags = Vec::with_capacity_in(places, Slabs);
         tags.resize(places, 0);

@@ -1,12 +1,13 @@
 //! Carrying out a batch: in windows of operations, whose memory is fetched at once.
 //!
-//! One operation waits for memory two times or three, one after the other: for the table of users,
-//! for the user, for the directory. Those of a window wait together. Each stage asks for what the
-//! next one reads, for all operations of the window; the locks of their shards are taken before, for a lock between
-//! two reads keeps the processor from making them at once.
+//! One operation waits for memory twice, for the table of users and for the user. Those of a
+//! window wait together: each stage asks for what the next one reads, for all of them. The locks of
+//! their shards are taken before, as a lock between two reads keeps the processor from making
+//! them at once.
 //!
-//! Who holds so many locks must not wait for another: two batches would stand still together, though none for ever.
-//! The operations on a shard that somebody else has are carried out one by one, after the others.
+//! Who holds so many locks must not wait for another, or two batches would keep stopping each
+//! other. The operations on a shard that somebody else has are carried out one by one, after
+//! the others.
 
 use crossbeam_epoch::pin;
 use parking_lot::MutexGuard;
