@@ -59,12 +59,12 @@ unsafe impl<H: Send> Send for Block<H> {}
 unsafe impl<H: Sync> Sync for Block<H> {}
 
 /// Words one bit column takes.
-fn bit_words(room: usize) -> usize {
+const fn bit_words(room: usize) -> usize {
     room.div_ceil(32)
 }
 
 const fn words_for(room: usize, counters: usize) -> usize {
-    room * (3 + counters) + 2 * room.div_ceil(32)
+    room * (3 + counters) + 2 * bit_words(room)
 }
 
 /// Where the words begin.

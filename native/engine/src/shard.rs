@@ -212,10 +212,10 @@ impl Shard {
             let growth = if first { resident.next_growth() } else { 0 };
             return first_need + growth + least;
         }
-        match self.absent(hash, user) {
-            _ if !first => LEAST_PENDING,
-            Some(absent) => absent_need(absent).max(LEAST_PENDING),
-            None => absent_need(&Absent::default()),
+        if first {
+            absent_need(self.absent(hash, user).as_deref()).max(LEAST_PENDING)
+        } else {
+            LEAST_PENDING
         }
     }
 
@@ -249,11 +249,7 @@ impl Shard {
         let Write {
             user, hash, now, ..
         } = *write;
-        let known = self.absent(hash, user);
-        let need = known.map_or_else(
-            || absent_need(&Absent::default()),
-            |known| absent_need(known),
-        );
+        let need = absent_need(self.absent(hash, user).as_deref());
         let _held = write.admission.check(shared, need)?;
         if self.absent(hash, user).is_none() {
             self.add_absent(shared, hash, user);
@@ -286,11 +282,7 @@ impl Shard {
         let Write {
             user, hash, now, ..
         } = *write;
-        let known = self.absent(hash, user);
-        let need = known.map_or_else(
-            || absent_need(&Absent::default()),
-            |known| absent_need(known),
-        );
+        let need = absent_need(self.absent(hash, user).as_deref());
         let _held = write.admission.check(shared, need)?;
         let absent = self.take_absent(shared, hash, user);
         let mut absent = absent.unwrap_or_else(|| Absent::new(user));
@@ -437,7 +429,11 @@ fn change_need(resident: &Resident, plan: &Plan) -> usize {
         }
 }
 
-fn absent_need(absent: &Absent) -> usize {
+/// Bytes by which the dirty memory grows with one operation more on a user who is not resident, and
+/// perhaps in no table yet.
+fn absent_need(known: Option<&Absent>) -> usize {
+    let unknown = Absent::default();
+    let absent = known.unwrap_or(&unknown);
     let first = if absent.charged > 0 {
         0
     } else {

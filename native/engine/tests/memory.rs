@@ -54,19 +54,13 @@ fn resident_bytes() -> usize {
 fn read_states_take_what_the_books_say_and_leave_it_to_others() {
     let engine = Arc::new(Engine::new(Config::default()));
     let keep = |states: usize| {
-        let capacity = Some(states);
-        let bounds = Resize {
-            capacity,
-            ..Resize::default()
-        };
-        engine.resize(bounds, Now::default());
-        engine.resize(
-            Resize {
-                capacity: Some(usize::MAX),
+        for capacity in [states, usize::MAX] {
+            let bounds = Resize {
+                capacity: Some(capacity),
                 ..Resize::default()
-            },
-            Now::default(),
-        );
+            };
+            engine.resize(bounds, Now::default());
+        }
     };
     // What threads and tables take once is not measured.
     load(&engine, 0..100, 50);
