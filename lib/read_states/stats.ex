@@ -7,7 +7,8 @@ defmodule ReadStates.Stats do
   - `pending_operations` - operations on users who are not resident;
   - `load_queue` - users waiting to be loaded;
   - `memory`, `dirty_memory` - bytes: of everything, and of users with something uncommitted;
-  - `reusable_memory` - bytes that evicted users have left for those to come, of all instances in the VM together;
+  - `reusable_memory` - bytes that evicted users have left for those to come, of all instances in the VM together, and not
+    part of `memory`;
   - `capacity`, `max_memory`, `max_dirty_memory` - the bounds on `states`, `memory`, `dirty_memory`;
   - `hits`, `misses` - reads of users who were resident, and reads that waited for a load;
   - `loads`, `evictions` - users loaded, and users evicted; `evicted_states` - their read states;

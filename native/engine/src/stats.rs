@@ -21,7 +21,7 @@ pub struct Stats {
     pub memory: usize,
     /// Bytes of users with something uncommitted.
     pub dirty_memory: usize,
-    /// Bytes held for users to come, of all engines of the process together.
+    /// Bytes held for users to come, of all engines of the process together; not part of `memory`.
     pub reusable_memory: usize,
     /// Bound on the read states.
     pub capacity: usize,
