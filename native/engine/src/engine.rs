@@ -20,7 +20,6 @@ use crate::slabs::Slabs;
 use crate::stats::Stats;
 use crate::totals::{Bounds, Reservation, Totals};
 use crate::user::Resident;
-use crate::window::WINDOW;
 
 /// What an engine is made with.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -180,6 +179,7 @@ impl Engine {
             hash,
             operation,
             sought,
+            place: None,
             hint: None,
             now,
             admission: Admission::Needed,
@@ -210,9 +210,7 @@ impl Engine {
         let mut budget = Budget::CALL;
         let held = self.admit(operations);
         let _held = held.inspect_err(|error| self.refused(*error))?;
-        for window in operations.chunks(WINDOW) {
-            self.apply_window(window, &mut budget, now)?;
-        }
+        self.apply_admitted(operations, &mut budget, now)?;
         Ok(self.wake())
     }
 

@@ -56,6 +56,8 @@ pub(crate) struct Write<'a> {
     pub operation: &'a Operation,
     /// The channel of a change.
     pub sought: Option<Sought>,
+    /// Where in the table the user may be.
+    pub place: Option<usize>,
     pub hint: Option<Hint>,
     pub now: Now,
     pub admission: Admission,
@@ -224,7 +226,9 @@ impl Shard {
         if self.closed {
             return Err(WriteError::Closed);
         }
-        let resident = find_resident(&mut self.residents, write.hash, write.user);
+        let resident = self.residents.find_at(write.place, write.hash, |resident| {
+            resident.id == write.user
+        });
         match (resident, write.operation) {
             (Some(resident), Operation::Change { channel, change }) => {
                 change_resident(shared, &mut self.ledger, resident, *channel, change, write)
@@ -239,7 +243,8 @@ impl Shard {
 
     /// Has the processor fetch a user whole, if he is resident.
     pub fn prefetch(&self, hash: u64) {
-        if let Some(resident) = self.residents.likely(hash) {
+        let place = self.residents.first(hash);
+        if let Some(resident) = place.and_then(|place| self.residents.at(place)) {
             resident.prefetch();
         }
     }

@@ -75,10 +75,28 @@ impl<T> Table<T> {
         self.places[at].as_ref()
     }
 
-    /// The first with the hash's tag: almost always the one, if it is there at all.
-    pub fn likely(&self, hash: u64) -> Option<&T> {
-        let at = self.search(hash, |_| true)?;
-        self.places[at].as_ref()
+    /// The same, if it may be at a place that is known.
+    pub fn find_at(
+        &mut self,
+        place: Option<usize>,
+        hash: u64,
+        mut is_it: impl FnMut(&T) -> bool,
+    ) -> Option<&mut T> {
+        let at = match place {
+            Some(at) if self.at(at).is_some_and(&mut is_it) => at,
+            _ => self.search(hash, is_it)?,
+        };
+        self.places[at].as_mut()
+    }
+
+    /// The place of the first with the hash's tag: almost always the one, if it is there at all.
+    pub fn first(&self, hash: u64) -> Option<usize> {
+        self.search(hash, |_| true)
+    }
+
+    /// What is at a place, if anything is.
+    pub fn at(&self, place: usize) -> Option<&T> {
+        self.places.get(place)?.as_ref()
     }
 
     fn search(&self, hash: u64, mut is_it: impl FnMut(&T) -> bool) -> Option<usize> {

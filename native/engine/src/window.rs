@@ -3,15 +3,17 @@
 //! One operation waits for memory twice, for the table of users and for the user. Those of a
 //! window wait together: each stage asks for what the next one reads, for all of them. The locks of
 //! their shards are taken before, as a lock between two reads keeps the processor from making
-//! them at once.
+//! them at once; and the operations are put into the order of their shards, so that few locks serve
+//! a window. Those of a user stay in their order.
 //!
-//! Who holds so many locks must not wait for another, or two batches would keep stopping each
+//! Who holds several locks must not wait for another, or two batches would keep stopping each
 //! other. The operations on a shard that somebody else has are carried out one by one, after
 //! the others.
 
 use crossbeam_epoch::pin;
 use parking_lot::MutexGuard;
 
+use crate::directory::Sought;
 use crate::engine::{Engine, UserOperation};
 use crate::evict::Budget;
 use crate::now::Now;
@@ -19,103 +21,164 @@ use crate::plan::Hint;
 use crate::prefetch::prefetch;
 use crate::shard::{Admission, Shard, Write, WriteError};
 
+/// Operations that are put into order together.
+const GROUP: usize = 1 << GROUP_BITS;
+const GROUP_BITS: u32 = 10;
+
 /// Operations of a window. Others wait for its locks as long as that takes: some microseconds.
-pub(crate) const WINDOW: usize = 32;
+const WINDOW: usize = 32;
+
+/// An operation on its way through a window.
+#[derive(Clone, Copy)]
+struct Step {
+    /// In the group.
+    at: usize,
+    /// Among the locks of the window; `None` if somebody else has it.
+    held: Option<usize>,
+    sought: Option<Sought>,
+    /// Of the user in the table.
+    place: Option<usize>,
+    hint: Option<Hint>,
+}
 
 impl Engine {
     /// Carries out operations that were admitted, those of each user in their order.
-    pub(crate) fn apply_window(
+    pub(crate) fn apply_admitted(
         &self,
         operations: &[UserOperation],
         budget: &mut Budget,
         now: Now,
     ) -> Result<(), WriteError> {
+        let mut hashes = Vec::with_capacity(operations.len().min(GROUP));
+        let mut order = Vec::with_capacity(operations.len().min(GROUP));
+        let mut window = Window::new();
+        for group in operations.chunks(GROUP) {
+            hashes.clear();
+            hashes.extend(group.iter().map(|operation| self.hash(operation.user)));
+            order.clear();
+            // The shard and, in the lowest bits, where in the group.
+            let key = |(at, hash): (usize, &u64)| self.shard_index(*hash) << GROUP_BITS | at;
+            order.extend(hashes.iter().enumerate().map(key));
+            order.sort_unstable();
+            for keys in order.chunks(WINDOW) {
+                window.apply(self, group, &hashes, keys, budget, now)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Window<'a> {
+    locks: Vec<Option<MutexGuard<'a, Shard>>>,
+    steps: Vec<Step>,
+}
+
+impl<'a> Window<'a> {
+    fn new() -> Self {
+        Window {
+            locks: Vec::with_capacity(WINDOW),
+            steps: Vec::with_capacity(WINDOW),
+        }
+    }
+
+    fn apply(
+        &mut self,
+        engine: &'a Engine,
+        operations: &[UserOperation],
+        hashes: &[u64],
+        keys: &[usize],
+        budget: &mut Budget,
+        now: Now,
+    ) -> Result<(), WriteError> {
         let guard = pin();
-        let directory = &self.shared().directory;
-        let mut hashes = [0; WINDOW];
-        let mut sought = [None; WINDOW];
-        // Shard and, in the lowest bits, position in the window.
-        let mut order = [0; WINDOW];
-        let order = &mut order[..operations.len()];
-        for (at, UserOperation { user, operation }) in operations.iter().enumerate() {
-            hashes[at] = self.hash(*user);
-            let shard = self.shard_index(hashes[at]);
-            prefetch(self.shard_address(shard));
-            order[at] = shard * WINDOW + at;
-            sought[at] = self.seek(operation);
-            if let Some(sought) = sought[at] {
+        let directory = &engine.shared().directory;
+        let Window { locks, steps } = self;
+        steps.clear();
+        for key in keys {
+            let at = key % GROUP;
+            prefetch(engine.shard_address(key / GROUP));
+            let sought = engine.seek(&operations[at].operation);
+            if let Some(sought) = sought {
                 directory.prefetch(sought, &guard);
             }
+            steps.push(Step {
+                at,
+                held: None,
+                sought,
+                place: None,
+                hint: None,
+            });
         }
-        order.sort_unstable();
-        let mut shards: [Option<MutexGuard<'_, Shard>>; WINDOW] = [const { None }; WINDOW];
-        // Where in `shards` that of each operation is.
-        let mut held = [0; WINDOW];
-        let (mut last, mut count) = (None, 0);
-        for both in &*order {
-            let (index, at) = (both / WINDOW, both % WINDOW);
+        let mut last = None;
+        for (step, key) in steps.iter_mut().zip(keys) {
+            let index = key / GROUP;
             if last != Some(index) {
                 last = Some(index);
-                shards[count] = self.try_shard_at(index);
-                count += 1;
+                locks.push(engine.try_shard_at(index));
             }
-            held[at] = count - 1;
-        }
-        for at in 0..operations.len() {
-            if let Some(shard) = &shards[held[at]] {
-                shard.residents.prefetch(hashes[at]);
+            let held = locks.len() - 1;
+            if let Some(shard) = &locks[held] {
+                step.held = Some(held);
+                shard.residents.prefetch(hashes[step.at]);
             }
         }
-        for at in 0..operations.len() {
-            if let Some(shard) = &shards[held[at]]
-                && let Some(resident) = shard.residents.likely(hashes[at])
-            {
-                resident.prefetch_numbers();
+        for step in steps.iter_mut() {
+            if let Some(shard) = step.shard(locks) {
+                step.place = shard.residents.first(hashes[step.at]);
+                if let Some(resident) = step.place.and_then(|place| shard.residents.at(place)) {
+                    resident.prefetch_numbers();
+                }
             }
-            if let Some(sought) = sought[at] {
+            if let Some(sought) = step.sought {
                 directory.prefetch_slot(sought, &guard);
             }
         }
-        let mut hints = [None; WINDOW];
-        for at in 0..operations.len() {
-            if let Some(sought) = sought[at]
-                && let Some(shard) = &shards[held[at]]
-                && let Some(resident) = shard.residents.likely(hashes[at])
+        for step in steps.iter_mut() {
+            if let Some(shard) = step.shard(locks)
+                && let Some(sought) = step.sought
+                && let Some(resident) = step.place.and_then(|place| shard.residents.at(place))
                 && let Some(hint) = Hint::new(resident, directory, &guard, sought)
             {
                 hint.prefetch(resident);
-                hints[at] = Some(hint);
+                step.hint = Some(hint);
             }
         }
-        let write = |at: usize| Write {
+        let write = |step: &Step| Write {
             guard: &guard,
-            user: operations[at].user,
-            hash: hashes[at],
-            operation: &operations[at].operation,
-            sought: sought[at],
-            hint: hints[at],
+            user: operations[step.at].user,
+            hash: hashes[step.at],
+            operation: &operations[step.at].operation,
+            sought: step.sought,
+            place: step.place,
+            hint: step.hint,
             now,
             admission: Admission::Granted,
         };
         let mut left = Vec::new();
-        let mut late = Vec::new();
-        for at in 0..operations.len() {
-            let Some(shard) = &mut shards[held[at]] else {
-                late.push(at);
+        for step in steps.iter() {
+            let Some(held) = step.held else {
                 continue;
             };
-            let aftermath = shard.apply(self.shared(), &write(at))?;
+            let shard = locks[held].as_mut().expect("who holds it says so");
+            let aftermath = shard.apply(engine.shared(), &write(step))?;
             if !aftermath.is_nothing() {
                 left.push(aftermath);
             }
         }
-        drop(shards);
-        for at in late {
-            left.push(self.shard(hashes[at]).apply(self.shared(), &write(at))?);
+        locks.clear();
+        for step in steps.iter().filter(|step| step.held.is_none()) {
+            let mut shard = engine.shard(hashes[step.at]);
+            left.push(shard.apply(engine.shared(), &write(step))?);
         }
         for aftermath in left {
-            self.follow_up(aftermath, budget, now);
+            engine.follow_up(aftermath, budget, now);
         }
         Ok(())
+    }
+}
+
+impl Step {
+    fn shard<'b>(&self, locks: &'b [Option<MutexGuard<'_, Shard>>]) -> Option<&'b Shard> {
+        locks[self.held?].as_deref()
     }
 }

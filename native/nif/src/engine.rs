@@ -182,16 +182,20 @@ fn batch<'a>(
     handle: &EngineResource,
     list: Term<'a>,
     dirty: bool,
-    decode: impl FnOnce() -> Result<Vec<UserOperation>, ListError>,
+    decode: impl FnOnce(Option<usize>) -> Result<Vec<UserOperation>, ListError>,
 ) -> Term<'a> {
+    let mut length = None;
     if !dirty {
         match short_length(list) {
-            Ok(Some(length)) => consume_timeslice(env, length),
+            Ok(Some(short)) => {
+                consume_timeslice(env, short);
+                length = Some(short);
+            }
             Ok(None) => return atoms::long().encode(env),
             Err(error) => return list_error(env, error),
         }
     }
-    match decode() {
+    match decode(length) {
         Ok(operations) => answer(handle.engine.apply_all(&operations, now())).encode(env),
         Err(error) => list_error(env, error),
     }
@@ -203,8 +207,8 @@ fn update_batch<'a>(
     list: Term<'a>,
     dirty: bool,
 ) -> Term<'a> {
-    batch(env, handle, list, dirty, || {
-        decode_operations(list, &handle.names)
+    batch(env, handle, list, dirty, |length| {
+        decode_operations(list, length, &handle.names)
     })
 }
 
@@ -228,11 +232,8 @@ fn add_batch<'a>(
     dirty: bool,
 ) -> Term<'a> {
     let operation = Operation::Change { channel, change };
-    batch(env, handle, users, dirty, || {
-        let users = decode_users(users)?.into_iter();
-        Ok(users
-            .map(|user| UserOperation { user, operation })
-            .collect())
+    batch(env, handle, users, dirty, |length| {
+        decode_users(users, length, |user| UserOperation { user, operation })
     })
 }
 
@@ -402,7 +403,7 @@ fn list_long(
 /// `:overloaded`, or what is wrong with the list.
 #[rustler::nif]
 fn want<'a>(env: Env<'a>, handle: Handle, users: Term<'a>) -> Term<'a> {
-    let users = match decode_users(users) {
+    let users = match decode_users(users, None, |user| user) {
         Ok(users) => users,
         Err(error) => return list_error(env, error),
     };

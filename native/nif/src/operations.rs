@@ -7,7 +7,6 @@ use read_states_engine::read_state::{MAX_COUNTERS, ReadState};
 use rustler::types::atom::Atom;
 use rustler::types::list::ListIterator;
 use rustler::types::map::MapIterator;
-use rustler::types::tuple::get_tuple;
 use rustler::{Env, Term};
 
 /// Longest list taken in one call.
@@ -45,17 +44,19 @@ pub fn short_length(list: Term) -> Result<Option<usize>, ListError> {
     Ok(None)
 }
 
-/// The number of elements of a list of acceptable length.
-fn length(list: Term) -> Result<usize, ListError> {
-    let length = list.list_length().map_err(|_| ListError::NotAList)?;
+fn decode_list<T>(
+    list: Term,
+    length: Option<usize>,
+    decode: impl Fn(Term) -> Option<T>,
+) -> Result<Vec<T>, ListError> {
+    let length = match length {
+        Some(length) => length,
+        None => list.list_length().map_err(|_| ListError::NotAList)?,
+    };
     if length > MAX_LIST {
         return Err(ListError::TooLong);
     }
-    Ok(length)
-}
-
-fn decode_list<T>(list: Term, decode: impl Fn(Term) -> Option<T>) -> Result<Vec<T>, ListError> {
-    let mut decoded = Vec::with_capacity(length(list)?);
+    let mut decoded = Vec::with_capacity(length);
     let elements: ListIterator = list.decode().map_err(|_| ListError::NotAList)?;
     for (index, element) in elements.enumerate() {
         decoded.push(decode(element).ok_or(ListError::Element(index))?);
@@ -63,62 +64,79 @@ fn decode_list<T>(list: Term, decode: impl Fn(Term) -> Option<T>) -> Result<Vec<
     Ok(decoded)
 }
 
-/// A list of user ids.
-pub fn decode_users(list: Term) -> Result<Vec<Id>, ListError> {
-    decode_list(list, |user| user.decode().ok())
+/// A list of user ids, of this length if that is known, and what is made of each.
+pub fn decode_users<T>(
+    list: Term,
+    length: Option<usize>,
+    each: impl Fn(Id) -> T,
+) -> Result<Vec<T>, ListError> {
+    decode_list(list, length, |user| user.decode().ok().map(&each))
 }
 
 /// The operations of `ReadStates.update/2`; `names` are those of the counters.
-pub fn decode_operations(list: Term, names: &[Atom]) -> Result<Vec<UserOperation>, ListError> {
-    decode_list(list, |operation| decode_operation(operation, names))
+pub fn decode_operations(
+    list: Term,
+    length: Option<usize>,
+    names: &[Atom],
+) -> Result<Vec<UserOperation>, ListError> {
+    decode_list(list, length, |operation| decode_operation(operation, names))
 }
 
+/// Each arity on its own, as a tuple that is decoded as a Rust tuple needs no list of its elements.
 fn decode_operation(term: Term, names: &[Atom]) -> Option<UserOperation> {
-    let elements = get_tuple(term).ok()?;
-    let tag: Atom = elements.first()?.decode().ok()?;
-    let user = elements.get(1)?.decode().ok()?;
-    if tag == atoms::delete() && elements.len() == 2 {
-        let operation = Operation::DeleteUser;
-        return Some(UserOperation { user, operation });
-    }
-    let channel = decode_channel(*elements.get(2)?)?;
-    let id = |index: usize| elements.get(index)?.decode::<Id>().ok();
-    let counted = || {
-        let counter = match elements.get(5) {
-            Some(name) => counter_index(*name, names)?,
-            None => 0,
+    if let Ok((tag, user, channel, message)) = term.decode::<(Term, Term, Term, Term)>() {
+        let change = Change::Ack {
+            message: message.decode().ok()?,
         };
-        Some((id(3)?, counter, elements.get(4)?.decode::<u32>().ok()?))
-    };
-    let change = match elements.len() {
-        4 if tag == atoms::ack() => Change::Ack { message: id(3)? },
-        5 | 6 if tag == atoms::increment() => {
-            let (message, counter, by) = counted()?;
-            Change::Increment {
-                message,
-                counter,
-                by,
-            }
+        return (atoms::ack() == tag).then(|| on(user, channel, change))?;
+    }
+    if let Ok((tag, user, channel, message, last)) = term.decode::<(Term, Term, Term, Term, Term)>()
+    {
+        if atoms::put() == tag {
+            let state = ReadState {
+                last_message_id: message.decode().ok()?,
+                counters: decode_counters(last, names)?,
+            };
+            return on(user, channel, Change::Put { state });
         }
-        5 | 6 if tag == atoms::decrement() => {
-            let (message, counter, by) = counted()?;
-            Change::Decrement {
-                message,
-                counter,
-                by,
-            }
-        }
-        5 if tag == atoms::put() => Change::Put {
-            state: ReadState {
-                last_message_id: id(3)?,
-                counters: decode_counters(elements[4], names)?,
-            },
-        },
-        3 if tag == atoms::delete() => Change::Delete,
-        _ => return None,
-    };
+        return on(user, channel, counted(tag, message, last, 0)?);
+    }
+    type Counted<'a> = (Term<'a>, Term<'a>, Term<'a>, Term<'a>, Term<'a>, Term<'a>);
+    if let Ok((tag, user, channel, message, by, name)) = term.decode::<Counted>() {
+        let counter = counter_index(name, names)?;
+        return on(user, channel, counted(tag, message, by, counter)?);
+    }
+    if let Ok((tag, user, channel)) = term.decode::<(Term, Term, Term)>() {
+        return (atoms::delete() == tag).then(|| on(user, channel, Change::Delete))?;
+    }
+    let (tag, user) = term.decode::<(Term, Term)>().ok()?;
+    let user = user.decode().ok()?;
+    let operation = Operation::DeleteUser;
+    (atoms::delete() == tag).then_some(UserOperation { user, operation })
+}
+
+fn on(user: Term, channel: Term, change: Change) -> Option<UserOperation> {
+    let user = user.decode().ok()?;
+    let channel = decode_channel(channel)?;
     let operation = Operation::Change { channel, change };
     Some(UserOperation { user, operation })
+}
+
+fn counted(tag: Term, message: Term, by: Term, counter: u8) -> Option<Change> {
+    let (message, by) = (message.decode().ok()?, by.decode().ok()?);
+    if atoms::increment() == tag {
+        Some(Change::Increment {
+            message,
+            counter,
+            by,
+        })
+    } else {
+        (atoms::decrement() == tag).then_some(Change::Decrement {
+            message,
+            counter,
+            by,
+        })
+    }
 }
 
 /// A channel: its id, or `{kind, id}`.
