@@ -32,9 +32,6 @@ use crate::slabs::{LARGEST, LINE, Slabs};
 /// Most states a block holds. Bounds what one insertion moves: 8 KB with one counter.
 pub const MAX_BLOCK: usize = 512;
 
-/// States among which the search compares with every number.
-const COMPARED: usize = 64;
-
 /// Lines of a block that are fetched ahead, all of them or the first.
 const FETCHED: usize = 20;
 
@@ -80,17 +77,20 @@ fn layout<H>(room: usize, counters: usize) -> Layout {
 }
 
 impl<H> Block<H> {
+    #[inline]
     fn at(&self) -> NonNull<Inner<H>> {
         let address = |tagged: usize| tagged & !(LINE - 1);
         // SAFETY: the tag is less than a line, and no memory lies in the first one.
         unsafe { NonNull::new_unchecked(self.tagged.as_ptr().map_addr(address)) }
     }
 
+    #[inline]
     fn inner(&self) -> &Inner<H> {
         // SAFETY: the block owns it, from `with_room` until it is dropped.
         unsafe { self.at().as_ref() }
     }
 
+    #[inline]
     fn inner_mut(&mut self) -> &mut Inner<H> {
         // SAFETY: as in `inner`, and nobody else has the block.
         unsafe { self.at().as_mut() }
@@ -141,6 +141,7 @@ impl<H: Default> Block<H> {
         Block { tagged }
     }
 
+    #[inline]
     fn words(&self) -> &[u32] {
         let words = words_for(self.room(), self.counters());
         // SAFETY: so many follow the head, all written, since `with_room`.
@@ -150,6 +151,7 @@ impl<H: Default> Block<H> {
         }
     }
 
+    #[inline]
     fn words_mut(&mut self) -> &mut [u32] {
         let words = words_for(self.room(), self.counters());
         // SAFETY: as in `words`, and nobody else has the block.
@@ -160,15 +162,18 @@ impl<H: Default> Block<H> {
     }
 
     /// States in the block.
+    #[inline]
     pub fn len(&self) -> usize {
         usize::from(self.inner().len)
     }
 
+    #[inline]
     fn room(&self) -> usize {
         usize::from(self.inner().room)
     }
 
     /// Counters of a state.
+    #[inline]
     pub fn counters(&self) -> usize {
         usize::from(self.inner().counters)
     }
@@ -209,6 +214,7 @@ impl<H: Default> Block<H> {
     }
 
     /// The same with the first column alone.
+    #[inline]
     pub fn prefetch_numbers(&self) {
         let lines = self.tagged.addr().get() % LINE;
         let at = self.at().as_ptr();
@@ -219,6 +225,7 @@ impl<H: Default> Block<H> {
     }
 
     /// Has the processor fetch what is at `index` in the other columns.
+    #[inline]
     pub fn prefetch_state(&self, index: usize) {
         let (room, words) = (self.room(), self.words().as_ptr());
         prefetch(words.wrapping_add(room + 2 * index));
@@ -230,31 +237,15 @@ impl<H: Default> Block<H> {
     }
 
     /// The channel numbers, ascending.
+    #[inline]
     pub fn numbers(&self) -> &[u32] {
         &self.words()[..self.len()]
     }
 
     /// Where `number` is, or where it belongs.
+    #[inline]
     pub fn search(&self, number: u32) -> Result<usize, usize> {
-        let numbers = self.numbers();
-        let mut rest = numbers;
-        let mut before = 0;
-        // The last halvings of a search mispredict; comparing with all of a few lines does not.
-        while rest.len() > COMPARED {
-            let (lower, upper) = rest.split_at(rest.len() / 2);
-            (before, rest) = if upper[0] <= number {
-                (before + lower.len(), upper)
-            } else {
-                (before, lower)
-            };
-        }
-        let smaller: u32 = rest.iter().map(|other| u32::from(*other < number)).sum();
-        let index = before + smaller as usize;
-        if numbers.get(index) == Some(&number) {
-            Ok(index)
-        } else {
-            Err(index)
-        }
+        self.numbers().binary_search(&number)
     }
 
     /// The values of one counter, in the order of [`Block::numbers`].
@@ -265,6 +256,7 @@ impl<H: Default> Block<H> {
     }
 
     /// The state at `index`.
+    #[inline]
     pub fn get(&self, index: usize) -> ReadState {
         assert!(index < self.len());
         let (words, room) = (self.words(), self.room());
@@ -305,6 +297,7 @@ impl<H: Default> Block<H> {
         })
     }
 
+    #[inline]
     fn put(&mut self, index: usize, state: &ReadState) {
         let (room, counters) = (self.room(), self.counters());
         let words = self.words_mut();
@@ -317,6 +310,7 @@ impl<H: Default> Block<H> {
     }
 
     /// Replaces the values at `index`; says nothing about dirty.
+    #[inline]
     pub fn set(&mut self, index: usize, state: &ReadState) {
         assert!(index < self.len());
         self.put(index, state);
@@ -471,6 +465,7 @@ impl<H: Default> Block<H> {
     }
 
     /// Marks the state as changed.
+    #[inline]
     pub fn set_dirty(&mut self, index: usize) {
         assert!(index < self.len());
         let [dirty, _] = self.bit_columns();

@@ -167,6 +167,11 @@ impl Slot {
         }
     }
 
+    /// Whether it is the channel's, and not one that the channel had: it may have another.
+    fn is_of(&self, channel: Channel) -> bool {
+        self.channel() == channel && self.references.load(Ordering::Relaxed) > 0
+    }
+
     /// Adds a reference, unless there is none left to share.
     fn share(&self) -> bool {
         self.references
@@ -257,18 +262,30 @@ impl Directory {
         }
     }
 
-    /// Has the processor fetch what [`Directory::find`] will look at after that.
-    pub fn prefetch_slot(&self, sought: Sought, guard: &Guard) {
-        let hash = sought.hash;
-        let partition = &self.partitions[sought.partition()];
+    /// The number that is the channel's if it has one, by what the cells say. Has the processor
+    /// fetch what [`Directory::is`] looks at.
+    pub fn guess(&self, sought: Sought, guard: &Guard) -> Option<u32> {
+        let at = sought.partition();
+        let partition = &self.partitions[at];
         let table = partition.table.load(Ordering::Acquire, guard);
         // SAFETY: as in `make_room`.
-        let cells = probe(unsafe { table.deref() }, hash);
-        let values = cells.map(|cell| cell.load(Ordering::Acquire));
-        let mut values = values.take_while(|value| *value != EMPTY);
-        if let Some(index) = values.find_map(|value| index_in(value, hash)) {
-            prefetch(partition.slot(index));
+        for cell in probe(unsafe { table.deref() }, sought.hash) {
+            let value = cell.load(Ordering::Acquire);
+            if value == EMPTY {
+                break;
+            }
+            if let Some(index) = index_in(value, sought.hash) {
+                prefetch(partition.slot(index));
+                return Some(number(at, index));
+            }
         }
+        None
+    }
+
+    /// Whether a number that was guessed while `_guard` was pinned is the channel's.
+    pub fn is(&self, number: u32, sought: Sought, _guard: &Guard) -> bool {
+        let (partition, index) = split(number);
+        self.partitions[partition].slot(index).is_of(sought.channel)
     }
 
     /// The channel's number, with one reference more; the channel gets a number if it has none.
@@ -386,11 +403,7 @@ impl Partition {
             }
             if let Some(index) = index_in(value, hash) {
                 let slot = self.slot(index);
-                // A slot that lost its last reference is passed over: the channel may have another.
-                if slot.channel() == channel
-                    && slot.references.load(Ordering::Relaxed) > 0
-                    && good(slot)
-                {
+                if slot.is_of(channel) && good(slot) {
                     return Some(index);
                 }
             }
@@ -436,9 +449,9 @@ fn index_in(value: u32, hash: u64) -> Option<u32> {
 
 /// The cells at which a channel with this hash can be, in order.
 fn probe(table: &[AtomicU32], hash: u64) -> impl Iterator<Item = &AtomicU32> {
-    let start = (hash as usize) & table.len().wrapping_sub(1);
-    let (before, from) = table.split_at(start.min(table.len()));
-    from.iter().chain(before)
+    // Their number is a power of two, or 0.
+    let mask = table.len().wrapping_sub(1);
+    (0..table.len()).map(move |step| &table[(hash as usize).wrapping_add(step) & mask])
 }
 
 fn number(partition: usize, index: u32) -> u32 {

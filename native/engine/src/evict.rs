@@ -1,8 +1,10 @@
 //! Eviction: which user leaves when there is no room, and freeing what he had.
 //!
-//! The policy is CLOCK over users. A hand goes round the shards, and in each shard round its
-//! table; a user who was used since it last passed stays for another round, so a hit only sets a
-//! flag. A user who is dirty is committed first, and one who is waited for stays.
+//! The policy is CLOCK over users, with counts. A hand goes round the shards, and in each shard round
+//! its table; each time it passes a user it takes one of his uses, and who has none left goes. A hit
+//! adds one, up to [`MOST_USES`], and writes nothing else. So who is used often outlives those who
+//! are read once, for example by a job that goes through all users, which an LRU keeps longest. A
+//! user who is dirty is committed first, and one who is waited for stays.
 
 use crossbeam_epoch::pin;
 
@@ -12,6 +14,9 @@ use crate::shard::Shard;
 use crate::shared::Shared;
 use crate::totals::adjust;
 use crate::user::{Owner, Resident};
+
+/// Uses of a user that count. More keep those longer who were used often, but are no longer.
+pub(crate) const MOST_USES: u8 = 3;
 
 /// Places of the table looked at in one hold of a shard's lock.
 const PLACES_AT_ONCE: usize = 64;
@@ -37,15 +42,16 @@ impl Budget {
 const RELEASED_AT_ONCE: usize = 256;
 
 impl Engine {
-    /// Evicts until the bounds are kept, or until every user has been looked at twice in a row
-    /// and had to stay: the first time he may have been used lately.
+    /// Evicts until the bounds are kept, or until every user has been looked at so often in a row
+    /// that none has uses left, and still had to stay.
     pub fn evict(&self, now: Now) {
         if !self.is_over() {
             return;
         }
         let places = self.shards().map(|shard| shard.residents.places()).max();
         let visits_a_shard = places.unwrap_or(0).div_ceil(PLACES_AT_ONCE);
-        let patience = 2 * visits_a_shard * self.shard_count();
+        let rounds = usize::from(MOST_USES) + 1;
+        let patience = rounds * visits_a_shard * self.shard_count();
         let mut in_vain = 0;
         while in_vain < patience && self.is_over() {
             match self.evict_one(now) {
@@ -123,7 +129,11 @@ impl Shard {
                 continue;
             };
             let owner: &mut Owner = owner;
-            if owner.is_pinned(now) || std::mem::take(&mut owner.used) {
+            if owner.is_pinned(now) {
+                continue;
+            }
+            if owner.uses > 0 {
+                owner.uses -= 1;
                 continue;
             }
             if let Some(unsettled) = &mut owner.unsettled {
@@ -149,5 +159,51 @@ impl Shard {
         adjust(&shared.totals.garbage, 0, resident.bytes());
         shared.totals.evicted(resident.len());
         self.count_memory(shared);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::engine::Config;
+    use crate::id::{Channel, Id};
+    use crate::read::Found;
+
+    const CHANNEL: Channel = Channel { kind: 0, id: 1 };
+
+    /// Reads, and loads whom that needs; says whether the user was resident.
+    fn read(engine: &Arc<Engine>, user: Id) -> bool {
+        let read = || engine.get(user, CHANNEL).expect("no bound on the queue");
+        if read() != Found::Absent {
+            return true;
+        }
+        let load = engine.begin_load(0, 1).load.expect("he is wanted");
+        load.finish(Now::default());
+        assert_ne!(read(), Found::Absent, "he stays for who waited");
+        false
+    }
+
+    #[test]
+    fn who_is_used_often_outlives_who_is_read_once() {
+        let config = Config {
+            capacity: 1_000,
+            shards: 16,
+            ..Config::default()
+        };
+        let engine = Arc::new(Engine::new(config));
+        for _ in 0..5 {
+            for user in 0..300 {
+                read(&engine, user);
+            }
+        }
+        // As many that an LRU would have nobody left of those.
+        for user in 1_000..2_000 {
+            assert!(!read(&engine, user));
+        }
+        let stayed = (0..300).filter(|user| read(&engine, *user)).count();
+        assert!(stayed > 250, "{stayed} of 300");
+        assert!(engine.stats().users <= 1_000);
     }
 }

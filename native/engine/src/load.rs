@@ -14,7 +14,7 @@ use crate::load_queue::Wanted;
 use crate::now::Now;
 use crate::operation::Operation;
 use crate::pending::Pending;
-use crate::plan::Plan;
+use crate::plan::{Hint, Plan};
 use crate::read_state::{MAX_COUNTERS, ReadState};
 use crate::shard::{MAX_PENDING, Shard};
 use crate::shared::Shared;
@@ -242,7 +242,8 @@ impl Merge {
             let guard = pin();
             let directory = &shared.directory;
             let sought = directory.seek(*channel);
-            let plan = Plan::new(&self.set, directory, &guard, sought, change, None);
+            let hint = Hint::new(&self.set, directory, &guard, sought);
+            let plan = Plan::new(&self.set, change, hint);
             self.changed |= !matches!(plan, Plan::Nothing);
             if matches!(plan, Plan::Remove(..)) {
                 self.deleted.push(*channel);

@@ -66,6 +66,7 @@ impl Change {
     /// assert_eq!((read.last_message_id, read.counters[0]), (5, 0));
     /// assert_eq!(mention.apply(Some(read)), Some(read), "the message is read already");
     /// ```
+    #[inline]
     pub fn apply(&self, before: Option<ReadState>) -> Option<ReadState> {
         match *self {
             Change::Ack { message } => {

@@ -32,16 +32,52 @@ pub(crate) struct Hint {
 
 impl Hint {
     /// Looks for it.
+    #[inline]
     pub fn new(
         set: &Resident,
         directory: &Directory,
         guard: &Guard,
         sought: Sought,
     ) -> Option<Self> {
-        // A read state of the set holds a reference, so its channel has exactly this number.
         let number = directory.find(sought, guard)?;
+        Self::of_number(set, number)
+    }
+
+    /// The same with the number that was guessed for the channel, if any was and it is right.
+    pub fn guessed(
+        set: &Resident,
+        directory: &Directory,
+        guard: &Guard,
+        sought: Sought,
+        guess: Option<u32>,
+    ) -> Option<Self> {
+        let number = guess.filter(|number| directory.is(*number, sought, guard))?;
+        Self::of_number(set, number)
+    }
+
+    fn of_number(set: &Resident, number: u32) -> Option<Self> {
+        // A read state of the set holds a reference, so its channel has exactly this number.
         let place = set.find(number)?;
         Some(Hint { number, place })
+    }
+
+    /// Whether a read state that was there while the guard was pinned that still is still is there.
+    pub fn holds(self, set: &Resident) -> bool {
+        // A number that is still in the set still is the channel's.
+        set.is_at(self.place, self.number)
+    }
+
+    /// Carries out a change by which the read state gets other values or stays, and says whether it
+    /// did; `None` if it is another change.
+    #[inline]
+    pub fn change(self, set: &mut Resident, change: &Change) -> Option<bool> {
+        let before = set.get(self.place);
+        let after = change.apply(Some(before))?;
+        let changed = after != before;
+        if changed {
+            set.change(self.place, &after);
+        }
+        Some(changed)
     }
 
     /// Has the processor fetch the read state.
@@ -51,35 +87,23 @@ impl Hint {
 }
 
 impl Plan {
-    /// What `change` does to the read state of the channel `sought` in `set`. A hint must have been found while
-    /// `guard` was pinned.
-    pub fn new(
-        set: &Resident,
-        directory: &Directory,
-        guard: &Guard,
-        sought: Sought,
-        change: &Change,
-        hint: Option<Hint>,
-    ) -> Self {
-        // A number that is still in the set still is the channel's.
-        let found = hint
-            .filter(|hint| set.is_at(hint.place, hint.number))
-            .or_else(|| Hint::new(set, directory, guard, sought))
-            .map(|Hint { number, place }| (number, place));
-        let before = found.map(|(_, place)| set.get(place));
+    /// What `change` does to a read state of `set`, which is at `found` if there is one.
+    pub fn new(set: &Resident, change: &Change, found: Option<Hint>) -> Self {
+        let before = found.map(|hint| set.get(hint.place));
         let after = change.apply(before);
         if after == before {
             return Plan::Nothing;
         }
         match (found, after) {
-            (Some((_, place)), Some(after)) => Plan::Replace(place, after),
-            (Some((number, place)), None) => Plan::Remove(number, place),
+            (Some(hint), Some(after)) => Plan::Replace(hint.place, after),
+            (Some(hint), None) => Plan::Remove(hint.number, hint.place),
             (None, Some(after)) => Plan::Insert(after),
             (None, None) => Plan::Nothing,
         }
     }
 
     /// Does it. The guard must be the one the plan was made with.
+    #[inline]
     pub fn carry_out(
         self,
         set: &mut Resident,

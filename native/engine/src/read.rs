@@ -110,7 +110,9 @@ impl Engine {
         let hash = self.hash(user);
         let mut shard = self.shard(hash);
         if let Some(resident) = shard.resident(hash, user) {
-            resident.used = true;
+            if resident.pins == 0 {
+                resident.note_use();
+            }
             return Ok(true);
         }
         shard.queue(self.shared(), hash, user)?;
@@ -142,8 +144,10 @@ impl Engine {
         let mut shard = self.shard(hash);
         shard.prefetch(hash);
         if let Some(resident) = shard.resident(hash, user) {
-            resident.used = true;
             let pins = resident.pins;
+            if pins == 0 {
+                resident.note_use();
+            }
             resident.unpin();
             let found = read(resident);
             if matches!(found, Found::Resident(_)) {

@@ -68,6 +68,7 @@ impl<H: Default> ReadStateSet<H> {
         set
     }
 
+    #[inline]
     fn blocks(&self) -> &[Block<Head<H>>] {
         match &self.0.many {
             None => std::slice::from_ref(&self.0),
@@ -75,6 +76,7 @@ impl<H: Default> ReadStateSet<H> {
         }
     }
 
+    #[inline]
     fn block_mut(&mut self, at: usize) -> &mut Block<Head<H>> {
         // The first look ends before the block itself is given out.
         if self.0.many.is_none() {
@@ -90,11 +92,13 @@ impl<H: Default> ReadStateSet<H> {
     }
 
     /// The same with what is to be searched alone, and not what is found then.
+    #[inline]
     pub fn prefetch_numbers(&self) {
         self.0.prefetch_numbers();
     }
 
     /// Has the processor fetch one state.
+    #[inline]
     pub fn prefetch_state(&self, place: Place) {
         self.blocks()[place.block].prefetch_state(place.index);
     }
@@ -152,6 +156,7 @@ impl<H: Default> ReadStateSet<H> {
     }
 
     /// The block in which `number` is or belongs.
+    #[inline]
     fn block_of(&self, number: u32) -> usize {
         let blocks = self.blocks();
         if blocks.len() == 1 {
@@ -162,6 +167,7 @@ impl<H: Default> ReadStateSet<H> {
     }
 
     /// Where `number` is, if it is.
+    #[inline]
     pub fn find(&self, number: u32) -> Option<Place> {
         let block = self.block_of(number);
         let index = self.blocks()[block].search(number).ok()?;
@@ -169,17 +175,20 @@ impl<H: Default> ReadStateSet<H> {
     }
 
     /// Whether that number is at a place that was valid once.
+    #[inline]
     pub fn is_at(&self, place: Place, number: u32) -> bool {
         let block = self.blocks().get(place.block);
         block.is_some_and(|block| block.numbers().get(place.index) == Some(&number))
     }
 
     /// The state at `place`.
+    #[inline]
     pub fn get(&self, place: Place) -> ReadState {
         self.blocks()[place.block].get(place.index)
     }
 
     /// Replaces the state at `place` and marks it dirty.
+    #[inline]
     pub fn change(&mut self, place: Place, state: &ReadState) {
         let block = self.block_mut(place.block);
         block.set(place.index, state);

@@ -206,7 +206,8 @@ impl Shard {
             let guard = pin();
             let directory = &shared.directory;
             let sought = directory.seek(*channel);
-            let plan = Plan::new(resident, directory, &guard, sought, change, None);
+            let hint = Hint::new(resident, directory, &guard, sought);
+            let plan = Plan::new(resident, change, hint);
             let least = match (&plan, change) {
                 (Plan::Insert(_), _) | (_, Change::Delete) => LEAST_NEED,
                 _ => 0,
@@ -354,23 +355,30 @@ fn change_resident(
         admission,
         ..
     } = *write;
-    resident.used = true;
+    resident.note_use();
     let directory = &shared.directory;
-    let sought = write.sought.unwrap_or_else(|| directory.seek(channel));
-    let plan = Plan::new(resident, directory, guard, sought, change, hint);
+    let hint = hint.filter(|hint| hint.holds(resident)).or_else(|| {
+        let sought = write.sought.unwrap_or_else(|| directory.seek(channel));
+        Hint::new(resident, directory, guard, sought)
+    });
+    // The hot path: a read state of a dirty user gets other values, and nothing grows.
+    if resident.is_uncommitted()
+        && let Some(hint) = hint
+        && let Some(changed) = hint.change(resident, change)
+    {
+        if changed {
+            ledger.changed(shared, resident, now);
+        }
+        return Ok(Aftermath::default());
+    }
+    let plan = Plan::new(resident, change, hint);
     if matches!(plan, Plan::Nothing) {
         return Ok(Aftermath::default());
     }
     let grown = matches!(plan, Plan::Insert(_));
     let removes = matches!(plan, Plan::Remove(..));
-    // Nothing grows when a read state of a dirty user gets other values: the hot path.
-    let resizes = grown || removes || !resident.is_uncommitted();
-    let held = if resizes {
-        let held = admission.check(shared, change_need(resident, &plan))?;
-        Some((held, Weight::of(resident)))
-    } else {
-        None
-    };
+    let _held = admission.check(shared, change_need(resident, &plan))?;
+    let weight = Weight::of(resident);
     plan.carry_out(resident, &shared.directory, guard, channel);
     if removes {
         let version = ledger.stamp.next(now);
@@ -379,9 +387,7 @@ fn change_resident(
     } else {
         ledger.changed(shared, resident, now);
     }
-    if let Some((_held, weight)) = held {
-        weight.settle(shared, &mut ledger.counts, resident);
-    }
+    weight.settle(shared, &mut ledger.counts, resident);
     Ok(Aftermath {
         grown,
         ..Aftermath::default()
@@ -394,7 +400,7 @@ fn delete_resident(
     resident: &mut Resident,
     write: &Write,
 ) -> Result<Aftermath, WriteError> {
-    resident.used = true;
+    resident.note_use();
     if resident.is_empty() && !resident.is_uncommitted() {
         // Nothing here and, as nothing is uncommitted, nothing in the store.
         return Ok(Aftermath::default());

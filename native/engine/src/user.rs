@@ -2,6 +2,7 @@
 //! that wait for them.
 
 use crate::batch::Version;
+use crate::evict::MOST_USES;
 use crate::flush::Epoch;
 use crate::id::{Channel, Id};
 use crate::load_queue::Wanted;
@@ -31,8 +32,8 @@ pub(crate) struct Owner {
     pub arrival: u32,
     /// Readers who waited for the load and have not read yet.
     pub pins: u16,
-    /// Used since the eviction hand last passed.
-    pub used: bool,
+    /// How often the eviction hand passes before the user goes, at most [`MOST_USES`].
+    pub uses: u8,
     /// Known to have a change that is in no snapshot, without a look at what is unsettled.
     pub changed: bool,
 }
@@ -180,6 +181,11 @@ impl Owner {
         self.pinned_until = seconds(now) + PIN_SECONDS;
     }
 
+    /// Somebody uses him who has not waited for him.
+    pub fn note_use(&mut self) {
+        self.uses = (self.uses + 1).min(MOST_USES);
+    }
+
     /// Somebody has read.
     pub fn unpin(&mut self) {
         self.pins = self.pins.saturating_sub(1);
@@ -240,7 +246,7 @@ impl Absent {
             pinned_until: seconds(now) + PIN_SECONDS,
             arrival: 0,
             pins: self.waiters,
-            used: true,
+            uses: 1,
             changed: false,
         };
         set

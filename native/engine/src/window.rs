@@ -22,8 +22,7 @@ use crate::prefetch::prefetch;
 use crate::shard::{Admission, Shard, Write, WriteError};
 
 /// Operations that are put into order together.
-const GROUP: usize = 1 << GROUP_BITS;
-const GROUP_BITS: u32 = 10;
+const GROUP: usize = 1_024;
 
 /// Operations of a window. Others wait for its locks as long as that takes: some microseconds.
 const WINDOW: usize = 32;
@@ -38,6 +37,8 @@ struct Step {
     sought: Option<Sought>,
     /// Of the user in the table.
     place: Option<usize>,
+    /// The number its channel seems to have.
+    guess: Option<u32>,
     hint: Option<Hint>,
 }
 
@@ -55,16 +56,38 @@ impl Engine {
         for group in operations.chunks(GROUP) {
             hashes.clear();
             hashes.extend(group.iter().map(|operation| self.hash(operation.user)));
-            order.clear();
-            // The shard and, in the lowest bits, where in the group.
-            let key = |(at, hash): (usize, &u64)| self.shard_index(*hash) << GROUP_BITS | at;
-            order.extend(hashes.iter().enumerate().map(key));
-            order.sort_unstable();
-            for keys in order.chunks(WINDOW) {
-                window.apply(self, group, &hashes, keys, budget, now)?;
+            self.put_in_order(&hashes, &mut order);
+            for order in order.chunks(WINDOW) {
+                window.apply(self, group, &hashes, order, budget, now)?;
             }
         }
         Ok(())
+    }
+}
+
+impl Engine {
+    /// Where the operations of a group are, shard by shard.
+    fn put_in_order(&self, hashes: &[u64], order: &mut Vec<u16>) {
+        order.clear();
+        order.extend(0..hashes.len() as u16);
+        let shard = |at: u16| self.shard_index(hashes[usize::from(at)]);
+        if hashes.len() < self.shard_count() {
+            order.sort_by_key(|at| shard(*at));
+            return;
+        }
+        // Many: those of each shard are counted, and so it is known where they begin.
+        let mut next = vec![0; self.shard_count() + 1];
+        for at in order.iter() {
+            next[shard(*at) + 1] += 1;
+        }
+        for index in 1..next.len() {
+            next[index] += next[index - 1];
+        }
+        for at in 0..hashes.len() as u16 {
+            let next = &mut next[shard(at)];
+            order[*next] = at;
+            *next += 1;
+        }
     }
 }
 
@@ -86,7 +109,7 @@ impl<'a> Window<'a> {
         engine: &'a Engine,
         operations: &[UserOperation],
         hashes: &[u64],
-        keys: &[usize],
+        order: &[u16],
         budget: &mut Budget,
         now: Now,
     ) -> Result<(), WriteError> {
@@ -94,9 +117,9 @@ impl<'a> Window<'a> {
         let directory = &engine.shared().directory;
         let Window { locks, steps } = self;
         steps.clear();
-        for key in keys {
-            let at = key % GROUP;
-            prefetch(engine.shard_address(key / GROUP));
+        for at in order {
+            let at = usize::from(*at);
+            prefetch(engine.shard_address(engine.shard_index(hashes[at])));
             let sought = engine.seek(&operations[at].operation);
             if let Some(sought) = sought {
                 directory.prefetch(sought, &guard);
@@ -106,12 +129,13 @@ impl<'a> Window<'a> {
                 held: None,
                 sought,
                 place: None,
+                guess: None,
                 hint: None,
             });
         }
         let mut last = None;
-        for (step, key) in steps.iter_mut().zip(keys) {
-            let index = key / GROUP;
+        for step in steps.iter_mut() {
+            let index = engine.shard_index(hashes[step.at]);
             if last != Some(index) {
                 last = Some(index);
                 locks.push(engine.try_shard_at(index));
@@ -130,14 +154,14 @@ impl<'a> Window<'a> {
                 }
             }
             if let Some(sought) = step.sought {
-                directory.prefetch_slot(sought, &guard);
+                step.guess = directory.guess(sought, &guard);
             }
         }
         for step in steps.iter_mut() {
             if let Some(shard) = step.shard(locks)
                 && let Some(sought) = step.sought
                 && let Some(resident) = step.place.and_then(|place| shard.residents.at(place))
-                && let Some(hint) = Hint::new(resident, directory, &guard, sought)
+                && let Some(hint) = Hint::guessed(resident, directory, &guard, sought, step.guess)
             {
                 hint.prefetch(resident);
                 step.hint = Some(hint);
