@@ -77,6 +77,7 @@ defmodule ReadStates do
           | {:memory, pos_integer()}
           | {:dirty_memory, pos_integer()}
           | {:counters, [atom(), ...]}
+          | {:eviction, :clock | :lru}
           | {:commit_after, non_neg_integer()}
           | {:load_timeout, pos_integer()}
           | {:drain_timeout, pos_integer()}
@@ -103,6 +104,9 @@ defmodule ReadStates do
       return `{:error, :overloaded}`. More bridges a longer outage.
     * `:counters` (1 to 4 atoms, default `[:mention_count]`) - the counters of a read state. The first
       is the one operations use if none is named. Names can be added at the end later.
+    * `:eviction` (`:clock` or `:lru`, default `:clock`) - who leaves when there is no room. `:clock` keeps those who
+      are used often, also while a job reads every user once. `:lru` keeps exactly those who were used
+      last; it takes up to 64 bytes more a user, and some microseconds more for each user who leaves.
     * `:commit_after` (milliseconds, default 30,000) - from the first change of a user to its commit.
       More means fewer writes to the store, less means less that a crash of the VM can lose.
     * `:load_timeout` (milliseconds, default 5,000) - how long a read waits for a load.

@@ -61,7 +61,7 @@ defmodule ReadStates.Instance do
   end
 
   # What an engine and its store cannot change while they live.
-  @fixed [:store, :counters, :commit_after]
+  @fixed [:store, :counters, :eviction, :commit_after]
 
   defp adopt(%{options: before, engine: engine} = instance, options) do
     if Map.take(before, @fixed) == Map.take(options, @fixed) do
@@ -113,6 +113,7 @@ defmodule ReadStates.Instance do
       memory: options.memory,
       dirty_memory: options.dirty_memory,
       load_queue: @load_queue,
+      policy: Atom.to_string(options.eviction),
       commit_after: options.commit_after * 1_000,
       shards: @shards,
       partitions: @partitions,

@@ -11,6 +11,7 @@ defmodule ReadStates.Options do
     memory: 512 * 1024 * 1024,
     dirty_memory: nil,
     counters: [:mention_count],
+    eviction: :clock,
     commit_after: 30_000,
     load_timeout: 5_000,
     drain_timeout: 30_000
@@ -73,6 +74,12 @@ defmodule ReadStates.Options do
              length(counters) in 1..4 and Enum.all?(counters, &is_atom/1) and
              Enum.uniq(counters) == counters and nil not in counters do
       Argument.invalid!(:counters, counters, "a list of 1 to 4 different atoms")
+    end
+  end
+
+  defp check!(:eviction, policy) do
+    unless policy in [:clock, :lru] do
+      Argument.invalid!(:eviction, policy, ":clock or :lru")
     end
   end
 

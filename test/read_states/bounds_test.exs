@@ -26,6 +26,15 @@ defmodule ReadStates.BoundsTest do
       assert users + evictions == 1_000
     end
 
+    test "is kept by evicting who was used longest ago, with eviction: :lru", %{name: name} do
+      start!(name, capacity: 100, eviction: :lru)
+      use_each = fn users -> for user <- users, do: {:ok, []} = ReadStates.list(name, user) end
+      Enum.each([1..100, 1..50, 101..150], use_each)
+      %{misses: misses} = ReadStates.stats(name)
+      Enum.each([1..50, 101..150], use_each)
+      assert %{misses: ^misses, evictions: 50, users: 100} = ReadStates.stats(name)
+    end
+
     test "may be exceeded by what is not committed", %{name: name} do
       faults = start_faults!()
       start!(name, capacity: 10, store: faulty(faults), commit_after: 0)

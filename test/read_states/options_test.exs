@@ -22,6 +22,7 @@ defmodule ReadStates.OptionsTest do
     capacity: [0, -1, 0x1_0000_0000_0000 | @not_integers],
     memory: [0, -1, 4 * @mib - 1, 0x1_0000_0000_0000 | @not_integers],
     dirty_memory: [0, -1, @mib - 1, 512 * @mib + 1 | @not_integers],
+    eviction: [:fifo, "lru"],
     counters: [
       [],
       [:a, :b, :c, :d, :e],

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::batch::Version;
 use crate::directory::{Directory, Sought};
-use crate::evict::Budget;
+use crate::evict::{Budget, Policy};
 use crate::id::Id;
 use crate::now::{Micros, Now};
 use crate::operation::Operation;
@@ -36,6 +36,8 @@ pub struct Config {
     pub dirty_memory: usize,
     /// Bound on the users waiting to be loaded.
     pub load_queue: usize,
+    /// Who is evicted first.
+    pub policy: Policy,
     /// From the first change of a user to its commit.
     pub commit_after: Micros,
     /// Shards, a power of two.
@@ -59,6 +61,7 @@ impl Default for Config {
             memory: usize::MAX,
             dirty_memory: usize::MAX,
             load_queue: usize::MAX,
+            policy: Policy::Clock,
             commit_after: 30_000_000,
             shards: 256,
             partitions: 1,
@@ -145,6 +148,7 @@ impl Engine {
                 hasher: RandomState::with_seeds(seed, seed.rotate_left(16), !seed, 0xD1CE),
                 counters: config.counters,
                 commit_after: config.commit_after,
+                policy: config.policy,
                 writer: config.writer,
             },
             partitions: config.partitions,

@@ -5,8 +5,12 @@
 //! adds one, up to [`MOST_USES`], and writes nothing else. So who is used often outlives those who
 //! are read once, for example by a job that goes through all users, which an LRU keeps longest. A
 //! user who is dirty is committed first, and one who is waited for stays.
+//!
+//! [`Policy::Lru`] evicts who was used longest ago, of all shards, exactly. For that each use goes to a
+//! queue of its shard, and each eviction looks at every shard: some microseconds, and up to 64 bytes a user.
 
 use crossbeam_epoch::pin;
+use serde::Deserialize;
 
 use crate::engine::Engine;
 use crate::now::Now;
@@ -14,6 +18,17 @@ use crate::shard::Shard;
 use crate::shared::Shared;
 use crate::totals::adjust;
 use crate::user::{Owner, Resident};
+
+/// Who is evicted first; see the module.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// Who is not used often.
+    #[default]
+    Clock,
+    /// Who was used longest ago.
+    Lru,
+}
 
 /// Uses of a user that count. More keep those longer who were used often, but are no longer.
 pub(crate) const MOST_USES: u8 = 3;
@@ -51,7 +66,11 @@ impl Engine {
         let places = self.shards().map(|shard| shard.residents.places()).max();
         let visits_a_shard = places.unwrap_or(0).div_ceil(PLACES_AT_ONCE);
         let rounds = usize::from(MOST_USES) + 1;
-        let patience = rounds * visits_a_shard * self.shard_count();
+        let patience = match self.shared().policy {
+            Policy::Clock => rounds * visits_a_shard * self.shard_count(),
+            // Each visit is one to all shards.
+            Policy::Lru => 1,
+        };
         let mut in_vain = 0;
         while in_vain < patience && self.is_over() {
             match self.evict_one(now) {
@@ -79,8 +98,27 @@ impl Engine {
     }
 
     fn evict_one(&self, now: Now) -> Option<Resident> {
+        if self.shared().policy == Policy::Lru {
+            return self.evict_oldest(now);
+        }
         let mut shard = self.shard_at(self.next_to_evict_from());
         shard.evict_one(self.shared(), now)
+    }
+
+    fn evict_oldest(&self, now: Now) -> Option<Resident> {
+        let oldest = |index| self.shard_at(index).oldest(self.shared(), now);
+        let candidates = (0..self.shard_count()).filter_map(oldest);
+        let (_, user) = candidates.min()?;
+        let hash = self.hash(user);
+        let shard = &mut *self.shard(hash);
+        // Somebody may have changed him meanwhile.
+        let resident = shard.resident(hash, user)?;
+        if resident.is_uncommitted() || resident.is_pinned(now) {
+            return None;
+        }
+        let resident = shard.residents.take(hash, |resident| resident.id == user)?;
+        shard.evicted(self.shared(), &resident);
+        Some(resident)
     }
 
     /// Frees a set that is in no table any more, later if the budget does not allow it now.
@@ -183,6 +221,36 @@ mod tests {
         load.finish(Now::default());
         assert_ne!(read(), Found::Absent, "he stays for who waited");
         false
+    }
+
+    #[test]
+    fn an_lru_keeps_exactly_those_who_were_used_last() {
+        const CAPACITY: usize = 50;
+        let config = Config {
+            capacity: CAPACITY,
+            policy: Policy::Lru,
+            shards: 16,
+            ..Config::default()
+        };
+        let engine = Arc::new(Engine::new(config));
+        let mut model: Vec<Id> = vec![];
+        let mut random = 1u64;
+        for _ in 0..20_000 {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            // Some often, and some rarely.
+            let user = (random >> 40) % if random >> 63 == 0 { 40 } else { 200 };
+            let known = model.iter().position(|known| *known == user);
+            assert_eq!(read(&engine, user), known.is_some());
+            if let Some(at) = known {
+                model.remove(at);
+            } else if model.len() == CAPACITY {
+                model.remove(0);
+            }
+            model.push(user);
+        }
+        assert_eq!(engine.stats().users, CAPACITY);
     }
 
     #[test]

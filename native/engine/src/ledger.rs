@@ -2,11 +2,15 @@
 //!
 //! Apart from the table of users, so that a user and the books can be changed together.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use crate::batch::Version;
 use crate::due::DueQueue;
+use crate::evict::Policy;
 use crate::flush::{Epoch, Epochs};
 use crate::id::{Channel, Id};
 use crate::now::{Micros, Now};
+use crate::recency::Recency;
 use crate::shared::Shared;
 use crate::stamp::Stamp;
 use crate::totals::adjust;
@@ -29,6 +33,7 @@ pub(crate) struct Ledger {
     pub due: DueQueue,
     pub epochs: Epochs,
     pub stamp: Stamp,
+    pub recency: Recency,
     pub counts: Counts,
 }
 
@@ -38,6 +43,7 @@ impl Ledger {
             due: DueQueue::default(),
             epochs: Epochs::default(),
             stamp: Stamp::new(floor),
+            recency: Recency::default(),
             counts: Counts::default(),
         }
     }
@@ -48,6 +54,19 @@ impl Ledger {
         self.due.push(deadline, user);
         self.counts.uncommitted_users += 1;
         (deadline, self.epochs.enter())
+    }
+
+    /// The user is used.
+    #[inline]
+    pub fn used(&mut self, shared: &Shared, owner: &mut Owner) {
+        match shared.policy {
+            Policy::Clock => owner.note_use(),
+            Policy::Lru => {
+                let number = shared.totals.uses.fetch_add(1, Relaxed);
+                owner.last_use = number as u32;
+                self.recency.push(number, owner.id);
+            }
+        }
     }
 
     /// A change was made that is in no snapshot.

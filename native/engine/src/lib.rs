@@ -68,6 +68,7 @@ mod prefetch;
 pub mod read;
 pub mod read_state;
 mod read_state_set;
+mod recency;
 mod shard;
 mod shared;
 mod slabs;
@@ -78,4 +79,5 @@ mod totals;
 mod user;
 mod window;
 
+pub use evict::Policy;
 pub use shard::WriteError;

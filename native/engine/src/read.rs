@@ -11,7 +11,7 @@ use crate::id::{Channel, Id};
 use crate::load_queue::Wanted;
 use crate::now::Now;
 use crate::read_state::ReadState;
-use crate::shard::Shard;
+use crate::shard::{Shard, find_resident};
 use crate::shared::Shared;
 use crate::user::Resident;
 
@@ -108,11 +108,12 @@ impl Engine {
     /// as any other: nobody is taken to be about to read.
     pub fn want(&self, user: Id) -> Result<bool, LoadQueueFull> {
         let hash = self.hash(user);
-        let mut shard = self.shard(hash);
-        if let Some(resident) = shard.resident(hash, user) {
+        let shard = &mut *self.shard(hash);
+        if let Some(resident) = find_resident(&mut shard.residents, hash, user) {
             if resident.pins == 0 {
-                resident.note_use();
+                shard.ledger.used(self.shared(), resident);
             }
+            shard.compact_recency(self.shared());
             return Ok(true);
         }
         shard.queue(self.shared(), hash, user)?;
@@ -141,12 +142,13 @@ impl Engine {
         read: impl FnOnce(&mut Resident) -> Found<T>,
     ) -> Result<Found<T>, LoadQueueFull> {
         let hash = self.hash(user);
-        let mut shard = self.shard(hash);
+        let shard = &mut *self.shard(hash);
         shard.prefetch(hash);
-        if let Some(resident) = shard.resident(hash, user) {
+        if let Some(resident) = find_resident(&mut shard.residents, hash, user) {
             let pins = resident.pins;
+            // His load was a use of him, for those who waited for it.
             if pins == 0 {
-                resident.note_use();
+                shard.ledger.used(self.shared(), resident);
             }
             resident.unpin();
             let found = read(resident);
@@ -156,6 +158,7 @@ impl Engine {
                 // He will be read once more.
                 resident.pins = pins;
             }
+            shard.compact_recency(self.shared());
             return Ok(found);
         }
         shard.ledger.counts.misses += 1;

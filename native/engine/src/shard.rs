@@ -7,6 +7,7 @@ use crossbeam_epoch::{Guard, pin};
 
 use crate::batch::Version;
 use crate::directory::Sought;
+use crate::evict::Policy;
 use crate::id::{Channel, Id};
 use crate::ledger::{Ledger, Weight, deletes_growth};
 use crate::load_queue::{LoadQueue, Wanted};
@@ -14,6 +15,7 @@ use crate::now::Now;
 use crate::operation::{Change, Operation};
 use crate::pending::Pending;
 use crate::plan::{Hint, Plan};
+use crate::recency::Use;
 use crate::shared::Shared;
 use crate::table::Table;
 use crate::totals::{Reservation, adjust};
@@ -27,6 +29,9 @@ const LEAST_NEED: usize = 64;
 
 /// Bytes that a pending operation takes on average, with room to grow.
 const LEAST_PENDING: usize = 2 * size_of::<Operation>();
+
+/// Uses looked at for one who can be evicted.
+const USES_AT_ONCE: usize = 64;
 
 /// Why a write was refused; nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +163,9 @@ impl Shard {
         self.arrivals = self.arrivals.wrapping_add(1);
         resident.arrival = self.arrivals;
         Weight::NOTHING.settle(shared, &mut self.ledger.counts, &mut resident);
+        if shared.policy == Policy::Lru {
+            self.ledger.used(shared, &mut resident);
+        }
         self.residents.insert(hash, resident);
         self.count_memory(shared);
     }
@@ -181,7 +189,8 @@ impl Shard {
     /// Brings the count of the shard's own memory up to date.
     pub fn count_memory(&mut self, shared: &Shared) {
         let tables = self.residents.bytes() + self.absents.bytes();
-        let bytes = tables + self.ledger.due.bytes() + self.load_queue.bytes();
+        let queues = self.ledger.due.bytes() + self.ledger.recency.bytes();
+        let bytes = tables + queues + self.load_queue.bytes();
         if bytes != self.counted {
             adjust(&shared.totals.memory, self.counted, bytes);
             self.counted = bytes;
@@ -230,7 +239,7 @@ impl Shard {
         let resident = self.residents.find_at(write.place, write.hash, |resident| {
             resident.id == write.user
         });
-        match (resident, write.operation) {
+        let done = match (resident, write.operation) {
             (Some(resident), Operation::Change { channel, change }) => {
                 change_resident(shared, &mut self.ledger, resident, *channel, change, write)
             }
@@ -239,7 +248,9 @@ impl Shard {
             }
             (None, Operation::Change { .. }) => self.postpone(shared, write),
             (None, Operation::DeleteUser) => self.delete_absent(shared, write),
-        }
+        };
+        self.compact_recency(shared);
+        done
     }
 
     /// Has the processor fetch a user whole, if he is resident.
@@ -309,6 +320,41 @@ impl Shard {
         })
     }
 
+    /// Drops the uses of users who were used again, if they are the most.
+    #[inline]
+    pub fn compact_recency(&mut self, shared: &Shared) {
+        if shared.policy == Policy::Lru {
+            let residents = &self.residents;
+            let is_live = |number, user| is_last_use(residents, shared, number, user);
+            let users = self.ledger.counts.users;
+            self.ledger.recency.compact(users, is_live);
+            self.count_memory(shared);
+        }
+    }
+
+    /// The resident user who was used longest ago and can be evicted, with the number of that use.
+    pub fn oldest(&mut self, shared: &Shared, now: Now) -> Option<(Use, Id)> {
+        let residents = &mut self.residents;
+        let ledger = &mut self.ledger;
+        let recency = &mut ledger.recency;
+        recency.skip(|number, user| is_last_use(residents, shared, number, user));
+        let uses: Vec<_> = recency.iter().take(USES_AT_ONCE).collect();
+        for (number, user) in uses {
+            let hash = shared.hasher.hash_one(user);
+            let Some(resident) = find_resident(residents, hash, user) else {
+                continue;
+            };
+            if resident.last_use != number as u32 || resident.is_pinned(now) {
+                continue;
+            }
+            let Some(unsettled) = &mut resident.unsettled else {
+                return Some((number, user));
+            };
+            ledger.hurry(user, unsettled);
+        }
+        None
+    }
+
     /// Drops the deadlines of users who were committed earlier, if they are the most.
     pub fn compact_due(&mut self, shared: &Shared) {
         let (residents, absents) = (&self.residents, &self.absents);
@@ -325,6 +371,13 @@ impl Shard {
             now == Some(deadline)
         });
     }
+}
+
+/// Whether the user's last use is this one.
+fn is_last_use(residents: &Table<Resident>, shared: &Shared, number: Use, user: Id) -> bool {
+    let hash = shared.hasher.hash_one(user);
+    let resident = residents.peek(hash, |resident| resident.id == user);
+    resident.is_some_and(|resident| resident.last_use == number as u32)
 }
 
 pub(crate) fn find_resident(
@@ -355,7 +408,7 @@ fn change_resident(
         admission,
         ..
     } = *write;
-    resident.note_use();
+    ledger.used(shared, resident);
     let directory = &shared.directory;
     let hint = hint.filter(|hint| hint.holds(resident)).or_else(|| {
         let sought = write.sought.unwrap_or_else(|| directory.seek(channel));
@@ -400,7 +453,7 @@ fn delete_resident(
     resident: &mut Resident,
     write: &Write,
 ) -> Result<Aftermath, WriteError> {
-    resident.note_use();
+    ledger.used(shared, resident);
     if resident.is_empty() && !resident.is_uncommitted() {
         // Nothing here and, as nothing is uncommitted, nothing in the store.
         return Ok(Aftermath::default());

@@ -3,6 +3,7 @@
 use ahash::RandomState;
 
 use crate::directory::Directory;
+use crate::evict::Policy;
 use crate::now::Micros;
 use crate::totals::{Bounds, Totals};
 
@@ -15,6 +16,7 @@ pub(crate) struct Shared {
     /// Counters of a read state.
     pub counters: usize,
     pub commit_after: Micros,
+    pub policy: Policy,
     /// Names this instance in the rows it commits.
     pub writer: u64,
 }

@@ -30,6 +30,8 @@ pub(crate) struct Owner {
     pub pinned_until: u32,
     /// Differs from that of the same user when he was resident before.
     pub arrival: u32,
+    /// The lower half of the number of his last use, with [`Policy::Lru`](crate::evict::Policy).
+    pub last_use: u32,
     /// Readers who waited for the load and have not read yet.
     pub pins: u16,
     /// How often the eviction hand passes before the user goes, at most [`MOST_USES`].
@@ -245,6 +247,7 @@ impl Absent {
             }),
             pinned_until: seconds(now) + PIN_SECONDS,
             arrival: 0,
+            last_use: 0,
             pins: self.waiters,
             uses: 1,
             changed: false,
