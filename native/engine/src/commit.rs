@@ -17,7 +17,7 @@ use crate::shared::Shared;
 use crate::user::{Deletes, DeletesInFlight, Flight, Resident};
 
 /// Entries of a snapshot taken in one hold of a shard's lock, and users looked at.
-const AT_ONCE: usize = 256;
+const AT_ONCE: usize = 128;
 
 /// A commit under way: write [`Commit::batch`] to the store, then say whether it
 /// [succeeded](Commit::succeed). Dropped before, it has failed, and everything in it is dirty again.
