@@ -1,0 +1,15 @@
+defmodule ReadStates.Bench.ResidentMemory do
+  @moduledoc false
+  # What the whole process takes of the machine's memory, after a collection of all garbage; nil where there is no /proc.
+
+  def bytes do
+    Enum.each(Process.list(), &:erlang.garbage_collect/1)
+
+    with {:ok, status} <- File.read("/proc/self/status"),
+         [_line, kibibytes] <- Regex.run(~r/^VmRSS:\s+(\d+) kB$/m, status) do
+      String.to_integer(kibibytes) * 1024
+    else
+      _not_linux -> nil
+    end
+  end
+end
