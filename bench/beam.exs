@@ -2,7 +2,7 @@
 #
 #     mix run bench/beam.exs [--states N] [--seconds S] [--per-user N] [--shared-by N] [--only WORK] [--output FILE]
 #
-# Cachex takes part where its package is there. As many processes call as there are schedulers, so for one core:
+# Benchee measures where its package is there (`mix deps.get`), and Cachex takes part. As many processes call as there are schedulers, so for one core:
 #
 #     ELIXIR_ERL_OPTIONS="+S 1:1" mix run bench/beam.exs
 
@@ -16,7 +16,7 @@ if Code.ensure_loaded?(Cachex), do: Code.require_file("beam/cachex_subject.ex", 
 defmodule ReadStates.Bench.Beam do
   @moduledoc false
 
-  alias ReadStates.Bench.{Callers, Measurement, Table, Work, World}
+  alias ReadStates.Bench.{Measurement, Table, Work, World}
 
   # ReadStates first: what it takes of the process's memory is then not what others have left.
   @subjects [
@@ -52,14 +52,14 @@ defmodule ReadStates.Bench.Beam do
 
     subjects = start(works, world)
     show_memory(run, subjects)
-    callers = Callers.start(run.threads)
+    callers = callers()
     {mentions, others} = Enum.split_with(works, &(&1.call == :mention))
     seconds = opts[:seconds] || 5
     Enum.each(others, &compare(run, &1, subjects, callers, seconds))
     # They need a channel that everybody has, which changes what the others are measured on.
     if mentions != [], do: announce(subjects)
     Enum.each(mentions, &compare(run, &1, subjects, callers, seconds))
-    Callers.stop(callers)
+    stop(callers)
   end
 
   defp works(world, only) do
@@ -109,7 +109,6 @@ defmodule ReadStates.Bench.Beam do
     end
   end
 
-  # A run of each in turn, so that what the machine does otherwise meets all alike.
   defp compare(run, work, subjects, callers, seconds) do
     jobs =
       for {module, world, state} <- subjects,
@@ -117,22 +116,8 @@ defmodule ReadStates.Bench.Beam do
           {{suffix, job}, way} <- Enum.with_index(module.runs(state, work.call)),
           do: %{name: module.name() <> suffix, world: world, run: job, way: way}
 
-    until = System.monotonic_time(:millisecond) + 1_000 * seconds * length(jobs)
-
-    rounds =
-      Stream.repeatedly(fn -> round(jobs, work, callers) end)
-      |> Stream.take_while(fn _times -> System.monotonic_time(:millisecond) < until end)
-      |> Enum.to_list()
-
-    # A round longer than the time leaves nothing.
-    rounds = if rounds == [], do: [round(jobs, work, callers)], else: rounds
-    # The first are those of a machine that has to find out what it is about.
-    rounds = Enum.drop(rounds, div(length(rounds), 10))
-    operations = work.operations * length(callers)
-    medians = for times <- Enum.zip_with(rounds, & &1), do: median(times) / operations
-
+    [base | _] = medians = medians(jobs, work, callers, seconds)
     Table.row("\n" <> work.name, ["", "ns/operation", ""])
-    base = hd(medians)
 
     for {job, value} <- Enum.zip(jobs, medians) do
       show(run, job.name, job.world, value, base)
@@ -140,22 +125,70 @@ defmodule ReadStates.Bench.Beam do
     end
   end
 
-  # The same arguments for all subjects, but others for another way with the same subject: what the first way has
-  # brought into the caches would be there for the second.
-  defp round(jobs, work, callers) do
-    times =
-      jobs
-      |> Enum.group_by(&{&1.world, &1.way})
-      |> Enum.flat_map(fn {{world, _way}, jobs} ->
-        Callers.prepare(callers, fn -> work.draw.(world) end)
-        for job <- jobs, do: {job.name, Callers.run(callers, job.run)}
-      end)
-      |> Map.new()
+  if Code.ensure_loaded?(Benchee) do
+    # Benchee shows what a run took, and here nanoseconds an operation are shown once more.
+    defp medians(jobs, work, callers, seconds) do
+      scenarios =
+        for %{name: name, run: run, world: world} <- jobs, into: %{} do
+          {name, {run, before_each: fn _input -> work.draw.(world) end}}
+        end
 
-    for job <- jobs, do: Map.fetch!(times, job.name)
+      suite =
+        Benchee.run(scenarios,
+          title: work.name,
+          inputs: %{"random access" => nil},
+          time: seconds,
+          warmup: 1,
+          parallel: length(callers),
+          print: [benchmarking: false, configuration: false]
+        )
+
+      medians = Map.new(suite.scenarios, &{&1.job_name, &1.run_time_data.statistics.median})
+      operations = work.operations * length(callers)
+      for job <- jobs, do: Map.fetch!(medians, job.name) / operations
+    end
+
+    # Benchee has its own.
+    defp callers, do: List.duplicate(:a_process_of_benchee, System.schedulers_online())
+    defp stop(_callers), do: :ok
+  else
+    # A run of each in turn, so that what the machine does otherwise meets all alike.
+    defp medians(jobs, work, callers, seconds) do
+      until = System.monotonic_time(:millisecond) + 1_000 * seconds * length(jobs)
+
+      rounds =
+        Stream.repeatedly(fn -> round(jobs, work, callers) end)
+        |> Stream.take_while(fn _times -> System.monotonic_time(:millisecond) < until end)
+        |> Enum.to_list()
+
+      # A round longer than the time leaves nothing.
+      rounds = if rounds == [], do: [round(jobs, work, callers)], else: rounds
+      # The first are those of a machine that has to find out what it is about.
+      rounds = Enum.drop(rounds, div(length(rounds), 10))
+      operations = work.operations * length(callers)
+      for times <- Enum.zip_with(rounds, & &1), do: median(times) / operations
+    end
+
+    # The same arguments for all subjects, but others for another way with the same subject: what the first way has
+    # brought into the caches would be there for the second.
+    defp round(jobs, work, callers) do
+      times =
+        jobs
+        |> Enum.group_by(&{&1.world, &1.way})
+        |> Enum.flat_map(fn {{world, _way}, jobs} ->
+          ReadStates.Bench.Callers.prepare(callers, fn -> work.draw.(world) end)
+          for job <- jobs, do: {job.name, ReadStates.Bench.Callers.run(callers, job.run)}
+        end)
+        |> Map.new()
+
+      for job <- jobs, do: Map.fetch!(times, job.name)
+    end
+
+    defp median(times), do: Enum.at(Enum.sort(times), div(length(times), 2))
+
+    defp callers, do: ReadStates.Bench.Callers.start(System.schedulers_online())
+    defp stop(callers), do: ReadStates.Bench.Callers.stop(callers)
   end
-
-  defp median(times), do: Enum.at(Enum.sort(times), div(length(times), 2))
 
   defp show(run, name, world, value, base) do
     states = if world != run.world, do: "#{Table.grouped(World.states(world))} states", else: ""
