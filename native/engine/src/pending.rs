@@ -1,22 +1,42 @@
 //! The operations that wait for a user to be loaded, in the order of their acceptance.
 //!
 //! ```text
-//! full     | 512 operations | 512 operations | …
-//! last     | up to 512 operations |
+//! full     | 256 operations | 256 operations | …
+//! last     | up to 256 operations |
 //! ```
 //!
-//! In chunks, so that one more never moves all the others, however many there are.
+//! In chunks, so that one more never moves all the others, however many there are. They lie in
+//! slabs, which read states use next: the global allocator would keep what they leave.
+
+use allocator_api2::vec::Vec;
 
 use crate::operation::Operation;
+use crate::slabs::Slabs;
 
-/// Operations in a chunk.
-const CHUNK: usize = 512;
+/// Operations in a chunk, which is an object of a slab.
+const CHUNK: usize = 256;
+
+type Chunk = Vec<Operation, Slabs>;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pending {
-    full: Vec<Vec<Operation>>,
-    last: Vec<Operation>,
+    full: std::vec::Vec<Chunk>,
+    last: Chunk,
+}
+
+impl Default for Pending {
+    fn default() -> Self {
+        Pending {
+            full: vec![],
+            last: Vec::new_in(Slabs),
+        }
+    }
+}
+
+/// Bytes of a chunk with room for so many operations.
+fn chunk_bytes(room: usize) -> usize {
+    Slabs::size(room * size_of::<Operation>())
 }
 
 impl Pending {
@@ -31,14 +51,15 @@ impl Pending {
     pub fn push(&mut self, operation: Operation) {
         if self.last.len() == CHUNK {
             self.full.reserve_exact(self.list_growth());
-            self.full.push(std::mem::take(&mut self.last));
+            self.full
+                .push(std::mem::replace(&mut self.last, Vec::new_in(Slabs)));
         }
         self.last.reserve_exact(self.room() - self.last.len());
         self.last.push(operation);
     }
 
     /// Adds up to `most` operations to `to`, after having passed the first `from`.
-    pub fn copy(&self, from: usize, most: usize, to: &mut Vec<Operation>) {
+    pub fn copy(&self, from: usize, most: usize, to: &mut std::vec::Vec<Operation>) {
         let chunks = self.full.iter().chain([&self.last]);
         let operations = chunks.skip(from / CHUNK).flatten();
         to.extend(operations.skip(from % CHUNK).take(most));
@@ -46,16 +67,17 @@ impl Pending {
 
     /// Bytes allocated outside the struct itself.
     pub fn bytes(&self) -> usize {
-        self.full.capacity() * size_of::<Vec<Operation>>()
-            + (self.full.len() * CHUNK + self.last.capacity()) * size_of::<Operation>()
+        self.full.capacity() * size_of::<Chunk>()
+            + self.full.len() * chunk_bytes(CHUNK)
+            + chunk_bytes(self.last.capacity())
     }
 
     /// Bytes by which [`Pending::bytes`] grows with one more.
     pub fn growth(&self) -> usize {
         if self.last.len() < CHUNK {
-            (self.room() - self.last.capacity()) * size_of::<Operation>()
+            chunk_bytes(self.room()) - chunk_bytes(self.last.capacity())
         } else {
-            self.list_growth() * size_of::<Vec<Operation>>() + 4 * size_of::<Operation>()
+            self.list_growth() * size_of::<Chunk>() + chunk_bytes(4)
         }
     }
 
@@ -99,8 +121,8 @@ mod tests {
             assert_eq!(pending.bytes(), expected);
             assert_eq!(pending.len() as u64, message + 1);
         }
-        for (from, most) in [(0, 5_000), (511, 2), (512, 600), (4_999, 9), (5_000, 1)] {
-            let mut copied = Vec::new();
+        for (from, most) in [(0, 5_000), (255, 2), (256, 600), (4_999, 9), (5_000, 1)] {
+            let mut copied = vec![];
             pending.copy(from, most, &mut copied);
             let to = 5_000.min(from + most);
             assert!(

@@ -8,6 +8,7 @@ use read_states_engine::batch::{BatchBuilder, Entry, Row};
 use read_states_engine::engine::{Config, Engine, Resize};
 use read_states_engine::id::{Channel, Id};
 use read_states_engine::now::Now;
+use read_states_engine::operation::{Change, Operation};
 use read_states_engine::read_state::ReadState;
 
 const USERS: Id = 40_000;
@@ -25,10 +26,7 @@ fn load(engine: &Arc<Engine>, users: impl Iterator<Item = Id>, states: Id) {
             for at in 0..states {
                 page.push(&Entry::Row(Row {
                     user: *user,
-                    channel: Channel {
-                        kind: 0,
-                        id: ((user * 7_919 + at * 104_729) % CHANNELS) << 22,
-                    },
+                    channel: channel(*user, at),
                     version: 1,
                     writer: 0,
                     state: ReadState {
@@ -103,4 +101,62 @@ fn read_states_take_what_the_books_say_and_leave_it_to_others() {
         mixed <= full + full / 20 + SLACK,
         "{full} bytes, then {mixed}"
     );
+
+    // Users who grow leave what they had to those who have not grown so far.
+    keep(0);
+    load(&engine, 0..USERS, 10);
+    act(&engine, 10..50);
+    commit(&engine);
+    let grown = resident_bytes();
+    assert!(
+        grown <= full + full / 5 + SLACK,
+        "{full} bytes, then {grown}"
+    );
+
+    // And operations that waited for their users leave what is held for reuse.
+    keep(0);
+    act(&engine, 0..50);
+    while let Some(load) = engine.begin_load(0, 100).load {
+        load.finish(Now::default());
+    }
+    commit(&engine);
+    let waited = resident_bytes();
+    let stats = engine.stats();
+    assert_eq!(stats.states, USERS as usize * 50);
+    let held = stats.reusable_memory - before.reusable_memory;
+    let books = base + (stats.memory - before.memory) + held;
+    // What else was known of who waited lay in no slab.
+    assert!(
+        waited <= books + books / 6 + SLACK,
+        "{waited} bytes, by the books {books}"
+    );
+}
+
+/// So many channels of each user are read.
+fn act(engine: &Arc<Engine>, channels: std::ops::Range<Id>) {
+    for user in 0..USERS {
+        for at in channels.clone() {
+            let operation = Operation::Change {
+                channel: channel(user, at),
+                change: Change::Ack { message: 1 },
+            };
+            engine.apply(user, &operation, Now::default()).unwrap();
+        }
+        engine.want(user).unwrap();
+    }
+}
+
+fn commit(engine: &Arc<Engine>) {
+    engine.flush(0);
+    while let Some(commit) = engine.begin_commit(0, 10_000, Now::default()) {
+        commit.succeed(Now::default());
+    }
+}
+
+/// The channel of a read state of a user.
+fn channel(user: Id, at: Id) -> Channel {
+    Channel {
+        kind: 0,
+        id: ((user * 7_919 + at * 104_729) % CHANNELS) << 22,
+    }
 }
