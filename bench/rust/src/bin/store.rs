@@ -41,6 +41,7 @@ fn main() {
             subject: subject.into(),
             states: world.states(),
             per_user: world.per_user,
+            shared_by: world.per_user,
             threads: 1,
             metric: metric.into(),
             value,
