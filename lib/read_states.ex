@@ -106,7 +106,7 @@ defmodule ReadStates do
       is the one operations use if none is named. Names can be added at the end later.
     * `:eviction` (`:clock` or `:lru`, default `:clock`) - who leaves when there is no room. `:clock` keeps those who
       are used often, also while a job reads every user once. `:lru` keeps exactly those who were used
-      last; it takes up to 64 bytes more a user, and some microseconds more for each user who leaves.
+      last; it takes about 32 bytes more a user, and every use takes longer.
     * `:commit_after` (milliseconds, default 30,000) - from the first change of a user to its commit.
       More means fewer writes to the store, less means less that a crash of the VM can lose.
     * `:load_timeout` (milliseconds, default 5,000) - how long a read waits for a load.

@@ -7,6 +7,7 @@ use crossbeam_epoch::{Guard, pin};
 use crate::batch::{BatchBuilder, Entry, Row, Version};
 use crate::due::Due;
 use crate::engine::Engine;
+use crate::evict::Policy;
 use crate::id::Id;
 use crate::ledger::{Ledger, Weight};
 use crate::load_queue::Wanted;
@@ -271,6 +272,9 @@ impl Shard {
             ledger.clean(shared, unsettled);
             resident.unsettled = None;
             resident.changed = false;
+            if shared.policy == Policy::Lru {
+                ledger.recency.put_back(&shared.uses, resident);
+            }
         }
         weight.settle(shared, &mut ledger.counts, resident);
         self.compact_due(shared);

@@ -14,6 +14,7 @@ use crate::id::Id;
 use crate::now::{Micros, Now};
 use crate::operation::Operation;
 use crate::read_state::MAX_COUNTERS;
+use crate::recency::Uses;
 use crate::shard::{Admission, Aftermath, Shard, Write, WriteError};
 use crate::shared::Shared;
 use crate::slabs::Slabs;
@@ -136,7 +137,7 @@ impl Engine {
         };
         let totals = Totals::default();
         let shards: Box<[_]> = (0..config.shards)
-            .map(|_| Mutex::new(Shard::new(config.floor)))
+            .map(|index| Mutex::new(Shard::new(index, config.floor)))
             .collect();
         totals.memory.store(size_of_val(&*shards), Relaxed);
         Engine {
@@ -149,6 +150,7 @@ impl Engine {
                 counters: config.counters,
                 commit_after: config.commit_after,
                 policy: config.policy,
+                uses: Uses::new(config.shards),
                 writer: config.writer,
             },
             partitions: config.partitions,

@@ -6,15 +6,15 @@
 //! are read once, for example by a job that goes through all users, which an LRU keeps longest. A
 //! user who is dirty is committed first, and one who is waited for stays.
 //!
-//! [`Policy::Lru`] evicts who was used longest ago, of all shards, exactly. For that each use goes to a
-//! queue of its shard, and each eviction looks at every shard: some microseconds, and up to 64 bytes a user.
+//! [`Policy::Lru`] evicts who was used longest ago, of all shards, exactly. For that every use moves the
+//! user in [`crate::recency`], which takes longer, and about 32 bytes a user.
 
 use crossbeam_epoch::pin;
 use serde::Deserialize;
 
 use crate::engine::Engine;
 use crate::now::Now;
-use crate::shard::Shard;
+use crate::shard::{Shard, find_resident};
 use crate::shared::Shared;
 use crate::totals::adjust;
 use crate::user::{Owner, Resident};
@@ -29,6 +29,9 @@ pub enum Policy {
     /// Who was used longest ago.
     Lru,
 }
+
+/// Users in a row who cannot be evicted, after whom an LRU gives up for now.
+const PASSED: usize = 1_024;
 
 /// Uses of a user that count. More keep those longer who were used often, but are no longer.
 pub(crate) const MOST_USES: u8 = 3;
@@ -68,8 +71,8 @@ impl Engine {
         let rounds = usize::from(MOST_USES) + 1;
         let patience = match self.shared().policy {
             Policy::Clock => rounds * visits_a_shard * self.shard_count(),
-            // Each visit is one to all shards.
-            Policy::Lru => 1,
+            // Each visit passes another user.
+            Policy::Lru => PASSED,
         };
         let mut in_vain = 0;
         while in_vain < patience && self.is_over() {
@@ -98,27 +101,17 @@ impl Engine {
     }
 
     fn evict_one(&self, now: Now) -> Option<Resident> {
-        if self.shared().policy == Policy::Lru {
-            return self.evict_oldest(now);
+        let shared = self.shared();
+        match shared.policy {
+            Policy::Clock => {
+                let mut shard = self.shard_at(self.next_to_evict_from());
+                shard.evict_one(shared, now)
+            }
+            Policy::Lru => {
+                let mut shard = self.shard_at(shared.uses.oldest_shard()?);
+                shard.evict_oldest(shared, now)
+            }
         }
-        let mut shard = self.shard_at(self.next_to_evict_from());
-        shard.evict_one(self.shared(), now)
-    }
-
-    fn evict_oldest(&self, now: Now) -> Option<Resident> {
-        let oldest = |index| self.shard_at(index).oldest(self.shared(), now);
-        let candidates = (0..self.shard_count()).filter_map(oldest);
-        let (_, user) = candidates.min()?;
-        let hash = self.hash(user);
-        let shard = &mut *self.shard(hash);
-        // Somebody may have changed him meanwhile.
-        let resident = shard.resident(hash, user)?;
-        if resident.is_uncommitted() || resident.is_pinned(now) {
-            return None;
-        }
-        let resident = shard.residents.take(hash, |resident| resident.id == user)?;
-        shard.evicted(self.shared(), &resident);
-        Some(resident)
     }
 
     /// Frees a set that is in no table any more, later if the budget does not allow it now.
@@ -187,6 +180,30 @@ impl Shard {
         None
     }
 
+    /// Evicts who was used longest ago, or sees to it that another one is next.
+    fn evict_oldest(&mut self, shared: &Shared, now: Now) -> Option<Resident> {
+        let (number, user) = self.ledger.recency.oldest()?;
+        let hash = shared.hasher.hash_one(user);
+        let resident = find_resident(&mut self.residents, hash, user);
+        let Some(resident) = resident.filter(|resident| resident.last_use == number) else {
+            self.ledger.recency.skip_oldest(&shared.uses);
+            return None;
+        };
+        if resident.is_pinned(now) {
+            // Who waits for him is about to use him.
+            self.ledger.used(shared, resident);
+            return None;
+        }
+        self.ledger.recency.skip_oldest(&shared.uses);
+        if let Some(unsettled) = &mut resident.unsettled {
+            self.ledger.hurry(user, unsettled);
+            return None;
+        }
+        let resident = self.residents.take(hash, |resident| resident.id == user)?;
+        self.evicted(shared, &resident);
+        Some(resident)
+    }
+
     /// Books a user out. What he had is garbage until it is freed.
     fn evicted(&mut self, shared: &Shared, resident: &Resident) {
         let counts = &mut self.ledger.counts;
@@ -207,6 +224,7 @@ mod tests {
     use super::*;
     use crate::engine::Config;
     use crate::id::{Channel, Id};
+    use crate::operation::{Change, Operation};
     use crate::read::Found;
 
     const CHANNEL: Channel = Channel { kind: 0, id: 1 };
@@ -251,6 +269,45 @@ mod tests {
             model.push(user);
         }
         assert_eq!(engine.stats().users, CAPACITY);
+    }
+
+    #[test]
+    fn an_lru_evicts_others_while_the_oldest_cannot_be_committed() {
+        const CAPACITY: usize = 100;
+        let config = Config {
+            capacity: CAPACITY,
+            policy: Policy::Lru,
+            shards: 1,
+            ..Config::default()
+        };
+        let engine = Arc::new(Engine::new(config));
+        let change = Change::Ack { message: 1 };
+        let ack = Operation::Change {
+            channel: CHANNEL,
+            change,
+        };
+        for user in 0..70 {
+            read(&engine, user);
+            engine.apply(user, &ack, Now::default()).unwrap();
+        }
+        for user in 1_000..11_000 {
+            read(&engine, user);
+            assert!(engine.stats().users <= CAPACITY);
+        }
+        let dirty = (0..70).filter(|user| read(&engine, *user)).count();
+        assert_eq!(dirty, 70);
+        // Once they are committed, they are the oldest but for the last use just now.
+        engine.flush(0);
+        engine
+            .begin_commit(0, 1_000, Now::default())
+            .unwrap()
+            .succeed(Now::default());
+        for user in 20_000..20_000 + CAPACITY as Id {
+            read(&engine, user);
+        }
+        let left = engine.stats();
+        assert_eq!((left.users, left.dirty_users), (CAPACITY, 0));
+        assert!(!read(&engine, 0));
     }
 
     #[test]

@@ -2,8 +2,6 @@
 //!
 //! Apart from the table of users, so that a user and the books can be changed together.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use crate::batch::Version;
 use crate::due::DueQueue;
 use crate::evict::Policy;
@@ -38,12 +36,13 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub fn new(floor: Version) -> Self {
+    /// Of this shard.
+    pub fn new(shard: usize, floor: Version) -> Self {
         Ledger {
             due: DueQueue::default(),
             epochs: Epochs::default(),
             stamp: Stamp::new(floor),
-            recency: Recency::default(),
+            recency: Recency::new(shard),
             counts: Counts::default(),
         }
     }
@@ -61,11 +60,7 @@ impl Ledger {
     pub fn used(&mut self, shared: &Shared, owner: &mut Owner) {
         match shared.policy {
             Policy::Clock => owner.note_use(),
-            Policy::Lru => {
-                let number = shared.totals.uses.fetch_add(1, Relaxed);
-                owner.last_use = number as u32;
-                self.recency.push(number, owner.id);
-            }
+            Policy::Lru => self.recency.used(&shared.uses, owner),
         }
     }
 

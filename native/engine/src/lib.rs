@@ -1,4 +1,4 @@
-//! The engine of read_states: chat read states in packed, sorted sets behind an LRU.
+//! The engine of read_states: chat read states in packed, sorted sets, bounded in memory.
 //!
 //! An [`engine::Engine`] keeps users in shards, each behind one lock. A user is *resident*, with
 //! all read states in one [`read_state_set`], or absent, with the operations that wait until the

@@ -11,10 +11,11 @@
 use allocator_api2::vec::Vec;
 
 use crate::operation::Operation;
-use crate::slabs::Slabs;
+use crate::slabs::{LARGEST, Slabs};
 
 /// Operations in a chunk, which is an object of a slab.
 const CHUNK: usize = 256;
+const _: () = assert!(CHUNK * size_of::<Operation>() <= LARGEST);
 
 type Chunk = Vec<Operation, Slabs>;
 

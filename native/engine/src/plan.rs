@@ -61,7 +61,7 @@ impl Hint {
         Some(Hint { number, place })
     }
 
-    /// Whether a read state that was there while the guard was pinned that still is still is there.
+    /// Whether the read state is there still. The guard must be pinned since it was found.
     pub fn holds(self, set: &Resident) -> bool {
         // A number that is still in the set still is the channel's.
         set.is_at(self.place, self.number)

@@ -110,10 +110,7 @@ impl Engine {
         let hash = self.hash(user);
         let shard = &mut *self.shard(hash);
         if let Some(resident) = find_resident(&mut shard.residents, hash, user) {
-            if resident.pins == 0 {
-                shard.ledger.used(self.shared(), resident);
-            }
-            shard.compact_recency(self.shared());
+            shard.ledger.used(self.shared(), resident);
             return Ok(true);
         }
         shard.queue(self.shared(), hash, user)?;
@@ -146,10 +143,7 @@ impl Engine {
         shard.prefetch(hash);
         if let Some(resident) = find_resident(&mut shard.residents, hash, user) {
             let pins = resident.pins;
-            // His load was a use of him, for those who waited for it.
-            if pins == 0 {
-                shard.ledger.used(self.shared(), resident);
-            }
+            shard.ledger.used(self.shared(), resident);
             resident.unpin();
             let found = read(resident);
             if matches!(found, Found::Resident(_)) {
@@ -158,7 +152,6 @@ impl Engine {
                 // He will be read once more.
                 resident.pins = pins;
             }
-            shard.compact_recency(self.shared());
             return Ok(found);
         }
         shard.ledger.counts.misses += 1;

@@ -15,7 +15,6 @@ use crate::now::Now;
 use crate::operation::{Change, Operation};
 use crate::pending::Pending;
 use crate::plan::{Hint, Plan};
-use crate::recency::Use;
 use crate::shared::Shared;
 use crate::table::Table;
 use crate::totals::{Reservation, adjust};
@@ -29,9 +28,6 @@ const LEAST_NEED: usize = 64;
 
 /// Bytes that a pending operation takes on average, with room to grow.
 const LEAST_PENDING: usize = 2 * size_of::<Operation>();
-
-/// Uses looked at for one who can be evicted.
-const USES_AT_ONCE: usize = 64;
 
 /// Why a write was refused; nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,11 +112,12 @@ impl Admission {
 }
 
 impl Shard {
-    pub fn new(floor: Version) -> Self {
+    /// The shard of this index, whose versions are above `floor`.
+    pub fn new(index: usize, floor: Version) -> Self {
         Shard {
             residents: Table::new(),
             absents: Table::new(),
-            ledger: Ledger::new(floor),
+            ledger: Ledger::new(index, floor),
             load_queue: LoadQueue::default(),
             arrivals: 0,
             hand: 0,
@@ -239,7 +236,7 @@ impl Shard {
         let resident = self.residents.find_at(write.place, write.hash, |resident| {
             resident.id == write.user
         });
-        let done = match (resident, write.operation) {
+        match (resident, write.operation) {
             (Some(resident), Operation::Change { channel, change }) => {
                 change_resident(shared, &mut self.ledger, resident, *channel, change, write)
             }
@@ -248,9 +245,7 @@ impl Shard {
             }
             (None, Operation::Change { .. }) => self.postpone(shared, write),
             (None, Operation::DeleteUser) => self.delete_absent(shared, write),
-        };
-        self.compact_recency(shared);
-        done
+        }
     }
 
     /// Has the processor fetch a user whole, if he is resident.
@@ -320,41 +315,6 @@ impl Shard {
         })
     }
 
-    /// Drops the uses of users who were used again, if they are the most.
-    #[inline]
-    pub fn compact_recency(&mut self, shared: &Shared) {
-        if shared.policy == Policy::Lru {
-            let residents = &self.residents;
-            let is_live = |number, user| is_last_use(residents, shared, number, user);
-            let users = self.ledger.counts.users;
-            self.ledger.recency.compact(users, is_live);
-            self.count_memory(shared);
-        }
-    }
-
-    /// The resident user who was used longest ago and can be evicted, with the number of that use.
-    pub fn oldest(&mut self, shared: &Shared, now: Now) -> Option<(Use, Id)> {
-        let residents = &mut self.residents;
-        let ledger = &mut self.ledger;
-        let recency = &mut ledger.recency;
-        recency.skip(|number, user| is_last_use(residents, shared, number, user));
-        let uses: Vec<_> = recency.iter().take(USES_AT_ONCE).collect();
-        for (number, user) in uses {
-            let hash = shared.hasher.hash_one(user);
-            let Some(resident) = find_resident(residents, hash, user) else {
-                continue;
-            };
-            if resident.last_use != number as u32 || resident.is_pinned(now) {
-                continue;
-            }
-            let Some(unsettled) = &mut resident.unsettled else {
-                return Some((number, user));
-            };
-            ledger.hurry(user, unsettled);
-        }
-        None
-    }
-
     /// Drops the deadlines of users who were committed earlier, if they are the most.
     pub fn compact_due(&mut self, shared: &Shared) {
         let (residents, absents) = (&self.residents, &self.absents);
@@ -371,13 +331,6 @@ impl Shard {
             now == Some(deadline)
         });
     }
-}
-
-/// Whether the user's last use is this one.
-fn is_last_use(residents: &Table<Resident>, shared: &Shared, number: Use, user: Id) -> bool {
-    let hash = shared.hasher.hash_one(user);
-    let resident = residents.peek(hash, |resident| resident.id == user);
-    resident.is_some_and(|resident| resident.last_use == number as u32)
 }
 
 pub(crate) fn find_resident(

@@ -5,6 +5,7 @@ use ahash::RandomState;
 use crate::directory::Directory;
 use crate::evict::Policy;
 use crate::now::Micros;
+use crate::recency::Uses;
 use crate::totals::{Bounds, Totals};
 
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(crate) struct Shared {
     pub counters: usize,
     pub commit_after: Micros,
     pub policy: Policy,
+    /// With [`Policy::Lru`].
+    pub uses: Uses,
     /// Names this instance in the rows it commits.
     pub writer: u64,
 }

@@ -35,8 +35,6 @@ pub(crate) struct Totals {
     pub awaited: AtomicUsize,
     /// Whether somebody should load, commit or free something soon.
     attention: AtomicU8,
-    /// Uses of users, with [`Policy::Lru`](crate::evict::Policy).
-    pub uses: AtomicU64,
     pub loads: AtomicU64,
     pub evicted_users: AtomicU64,
     pub evicted_states: AtomicU64,

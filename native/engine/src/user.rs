@@ -183,7 +183,7 @@ impl Owner {
         self.pinned_until = seconds(now) + PIN_SECONDS;
     }
 
-    /// Somebody uses him who has not waited for him.
+    /// He is used.
     pub fn note_use(&mut self) {
         self.uses = (self.uses + 1).min(MOST_USES);
     }
@@ -249,7 +249,8 @@ impl Absent {
             arrival: 0,
             last_use: 0,
             pins: self.waiters,
-            uses: 1,
+            // Who waited will use him.
+            uses: u8::from(self.waiters == 0),
             changed: false,
         };
         set

@@ -57,15 +57,13 @@ impl Engine {
             hashes.clear();
             hashes.extend(group.iter().map(|operation| self.hash(operation.user)));
             self.put_in_order(&hashes, &mut order);
-            for order in order.chunks(WINDOW) {
-                window.apply(self, group, &hashes, order, budget, now)?;
+            for some in order.chunks(WINDOW) {
+                window.apply(self, group, &hashes, some, budget, now)?;
             }
         }
         Ok(())
     }
-}
 
-impl Engine {
     /// Where the operations of a group are, shard by shard.
     fn put_in_order(&self, hashes: &[u64], order: &mut Vec<u16>) {
         order.clear();

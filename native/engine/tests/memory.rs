@@ -123,8 +123,8 @@ fn read_states_take_what_the_books_say_and_leave_it_to_others() {
     let waited = resident_bytes();
     let stats = engine.stats();
     assert_eq!(stats.states, USERS as usize * 50);
-    let held = stats.reusable_memory - before.reusable_memory;
-    let books = base + (stats.memory - before.memory) + held;
+    let held = stats.reusable_memory as isize - before.reusable_memory as isize;
+    let books = (base + stats.memory - before.memory).strict_add_signed(held);
     // What else was known of who waited lay in no slab.
     assert!(
         waited <= books + books / 6 + SLACK,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::model::{Model, Store};
 use proptest::prelude::*;
+use read_states_engine::Policy;
 use read_states_engine::commit::Commit;
 use read_states_engine::engine::{Config, Engine, Resize, UserOperation};
 use read_states_engine::id::{Channel, Id};
@@ -137,9 +138,10 @@ fn pick<T>(items: &mut Vec<T>, which: usize) -> Option<T> {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(policy: Policy) -> Self {
         World {
             engine: Arc::new(Engine::new(Config {
+                policy,
                 counters: COUNTERS,
                 capacity: 20,
                 commit_after: COMMIT_AFTER,
@@ -323,8 +325,11 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
     #[test]
-    fn every_history_equals_the_model(steps in prop::collection::vec(step(), 1..300)) {
-        let mut world = World::new();
+    fn every_history_equals_the_model(
+        steps in prop::collection::vec(step(), 1..300),
+        policy in prop::sample::select(vec![Policy::Clock, Policy::Lru]),
+    ) {
+        let mut world = World::new(policy);
         for step in steps {
             world.step(step);
         }

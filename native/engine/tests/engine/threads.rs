@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::model::{Model, Store};
 use parking_lot::Mutex;
+use read_states_engine::Policy;
 use read_states_engine::engine::{Config, Engine, UserOperation};
 use read_states_engine::id::{Channel, Id};
 use read_states_engine::now::Now;
@@ -105,7 +106,16 @@ fn work(engine: &Engine, worker: u64) -> Model {
     let mut model = Model::default();
     for _ in 0..OPERATIONS {
         let UserOperation { user, operation } = random.operation(worker);
-        if random.below(3) > 0 {
+        if random.below(50) == 0 {
+            // Some users in it several times, and some of its shards taken by another worker.
+            let batch: Vec<_> = (0..random.below(100))
+                .map(|_| random.operation(worker))
+                .collect();
+            engine.apply_all(&batch, now(&mut random)).unwrap();
+            for UserOperation { user, operation } in &batch {
+                model.apply(*user, operation);
+            }
+        } else if random.below(3) > 0 {
             engine.apply(user, &operation, now(&mut random)).unwrap();
             model.apply(user, &operation);
         } else if let Found::Resident(states) = engine
@@ -120,7 +130,17 @@ fn work(engine: &Engine, worker: u64) -> Model {
 
 #[test]
 fn concurrent_histories_equal_their_models() {
+    concurrent_histories(Policy::Clock);
+}
+
+#[test]
+fn concurrent_histories_equal_their_models_with_an_lru() {
+    concurrent_histories(Policy::Lru);
+}
+
+fn concurrent_histories(policy: Policy) {
     let engine = Arc::new(Engine::new(Config {
+        policy,
         capacity: 300,
         commit_after: 1_000,
         shards: 8,
