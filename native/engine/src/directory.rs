@@ -172,13 +172,15 @@ impl Slot {
         self.channel() == channel && self.references.load(Ordering::Relaxed) > 0
     }
 
-    /// Adds a reference, unless there is none left to share.
-    fn share(&self) -> bool {
-        self.references
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |references| {
-                (references > 0).then_some(references + 1)
-            })
-            .is_ok()
+    /// Adds a reference if it is the channel's, unless there is none left to share.
+    fn share(&self, channel: Channel) -> bool {
+        self.is_of(channel)
+            && self
+                .references
+                .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |references| {
+                    (references > 0).then_some(references + 1)
+                })
+                .is_ok()
     }
 }
 
@@ -246,10 +248,7 @@ impl Directory {
 
     /// The channel's number, if it has one. It means the channel as long as `guard` lives.
     pub fn find(&self, sought: Sought, guard: &Guard) -> Option<u32> {
-        let Sought { channel, hash } = sought;
-        let partition = sought.partition();
-        let index = self.partitions[partition].find(channel, hash, guard, |_| true)?;
-        Some(number(partition, index))
+        self.find_slot(sought, guard, |slot| slot.is_of(sought.channel))
     }
 
     /// Has the processor fetch where [`Directory::find`] will look first.
@@ -265,21 +264,22 @@ impl Directory {
     /// The number that is the channel's if it has one, by what the cells say. Has the processor
     /// fetch what [`Directory::is`] looks at.
     pub fn guess(&self, sought: Sought, guard: &Guard) -> Option<u32> {
-        let at = sought.partition();
-        let partition = &self.partitions[at];
-        let table = partition.table.load(Ordering::Acquire, guard);
-        // SAFETY: as in `make_room`.
-        for cell in probe(unsafe { table.deref() }, sought.hash) {
-            let value = cell.load(Ordering::Acquire);
-            if value == EMPTY {
-                break;
-            }
-            if let Some(index) = index_in(value, sought.hash) {
-                prefetch(partition.slot(index));
-                return Some(number(at, index));
-            }
-        }
-        None
+        self.find_slot(sought, guard, |slot| {
+            prefetch(slot);
+            true
+        })
+    }
+
+    #[inline]
+    fn find_slot(
+        &self,
+        sought: Sought,
+        guard: &Guard,
+        good: impl Fn(&Slot) -> bool,
+    ) -> Option<u32> {
+        let partition = sought.partition();
+        let index = self.partitions[partition].find(sought.hash, guard, good)?;
+        Some(number(partition, index))
     }
 
     /// Whether a number that was guessed while `_guard` was pinned is the channel's.
@@ -294,7 +294,7 @@ impl Directory {
         let (at, hash) = (sought.partition(), sought.hash);
         let partition = &self.partitions[at];
         let index = partition
-            .find(channel, hash, guard, Slot::share)
+            .find(hash, guard, |slot| slot.share(channel))
             .unwrap_or_else(|| self.insert(partition, channel, hash, guard));
         number(at, index)
     }
@@ -325,7 +325,7 @@ impl Directory {
     fn insert(&self, partition: &Partition, channel: Channel, hash: u64, guard: &Guard) -> u32 {
         let mut writer = partition.writer.lock();
         // Another writer may have been quicker.
-        if let Some(index) = partition.find(channel, hash, guard, Slot::share) {
+        if let Some(index) = partition.find(hash, guard, |slot| slot.share(channel)) {
             return index;
         }
         self.make_room(partition, &mut writer, guard);
@@ -386,14 +386,9 @@ impl Partition {
         &slots.expect("a number comes from a slot that was filled")[offset]
     }
 
-    /// The channel's slot that has references and is `good`.
-    fn find(
-        &self,
-        channel: Channel,
-        hash: u64,
-        guard: &Guard,
-        good: impl Fn(&Slot) -> bool,
-    ) -> Option<u32> {
+    /// The first slot for this hash that is `good`.
+    #[inline]
+    fn find(&self, hash: u64, guard: &Guard, good: impl Fn(&Slot) -> bool) -> Option<u32> {
         let table = self.table.load(Ordering::Acquire, guard);
         // SAFETY: as in `make_room`.
         for cell in probe(unsafe { table.deref() }, hash) {
@@ -401,11 +396,10 @@ impl Partition {
             if value == EMPTY {
                 return None;
             }
-            if let Some(index) = index_in(value, hash) {
-                let slot = self.slot(index);
-                if slot.is_of(channel) && good(slot) {
-                    return Some(index);
-                }
+            if let Some(index) = index_in(value, hash)
+                && good(self.slot(index))
+            {
+                return Some(index);
             }
         }
         None

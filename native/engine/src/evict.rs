@@ -66,11 +66,13 @@ impl Engine {
         if !self.is_over() {
             return;
         }
-        let places = self.shards().map(|shard| shard.residents.places()).max();
-        let visits_a_shard = places.unwrap_or(0).div_ceil(PLACES_AT_ONCE);
-        let rounds = usize::from(MOST_USES) + 1;
         let patience = match self.shared().policy {
-            Policy::Clock => rounds * visits_a_shard * self.shard_count(),
+            Policy::Clock => {
+                let places = self.shards().map(|shard| shard.residents.places()).max();
+                let visits_a_shard = places.unwrap_or(0).div_ceil(PLACES_AT_ONCE);
+                let rounds = usize::from(MOST_USES) + 1;
+                rounds * visits_a_shard * self.shard_count()
+            }
             // Each visit passes another user.
             Policy::Lru => PASSED,
         };

@@ -14,7 +14,7 @@ use crate::id::Id;
 use crate::user::Owner;
 
 /// Number of a use.
-pub(crate) type Use = u64;
+type Use = u64;
 
 /// Of a shard without users in order.
 const NONE: Use = Use::MAX;
@@ -77,8 +77,8 @@ impl Recency {
         self.publish(uses);
     }
 
-    /// The user leaves.
-    pub fn remove(&mut self, uses: &Uses, owner: &Owner) {
+    /// Takes the user out.
+    fn remove(&mut self, uses: &Uses, owner: &Owner) {
         let number = last_use(uses, owner);
         if self.users.get(&number) == Some(&owner.id) {
             self.users.remove(&number);

@@ -1,7 +1,5 @@
 //! The `lru` crate, with the user and the channel as its key.
 
-use std::num::NonZeroUsize;
-
 use ahash::RandomState;
 use lru::LruCache;
 
@@ -17,13 +15,8 @@ impl Subject for Lru {
     type Batch = Vec<Write>;
 
     fn new(states: u64) -> Self {
-        // All of a user are in one shard, so that shards differ. It is not allocated ahead.
-        let bound = NonZeroUsize::new(2 * states as usize / SHARDS + 4_096).expect("4,096 or more");
-        Lru(Sharded::new(|| {
-            let mut cache = LruCache::unbounded_with_hasher(RandomState::new());
-            cache.resize(bound);
-            cache
-        }))
+        // All of a user are in one shard, so that shards differ.
+        Lru(Sharded::lru(2 * states as usize / SHARDS + 4_096))
     }
 
     #[inline]

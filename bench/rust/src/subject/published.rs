@@ -4,7 +4,6 @@
 //! It does less than the engine: nothing here knows what is not committed yet.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 
 use ahash::RandomState;
 use lru::LruCache;
@@ -23,13 +22,8 @@ impl Subject for Published {
     type Batch = Vec<Write>;
 
     fn new(states: u64) -> Self {
-        // In users, of whom there are fewer; and not allocated ahead, so that it takes no more than it needs.
-        let bound = NonZeroUsize::new(2 * states as usize / SHARDS + 64).expect("64 or more");
-        Published(Sharded::new(|| {
-            let mut cache = LruCache::unbounded_with_hasher(RandomState::new());
-            cache.resize(bound);
-            cache
-        }))
+        // In users, of whom there are fewer.
+        Published(Sharded::lru(2 * states as usize / SHARDS + 64))
     }
 
     #[inline]
