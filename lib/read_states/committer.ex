@@ -12,6 +12,8 @@ defmodule ReadStates.Committer do
   @most_entries 10_000
   @most_calls 1
   @timeout 60_000
+  # Users who were due and had to be loaded come in one by one, and each commit waits for the disk.
+  @gather 100
 
   def start_link({name, partition}) do
     GenServer.start_link(__MODULE__, {name, partition}, name: Instance.committer(name, partition))
@@ -33,6 +35,7 @@ defmodule ReadStates.Committer do
       partition: partition,
       calls: StoreCalls.new(Instance.tasks(name), most: @most_calls, timeout: @timeout),
       tick: tick(instance.options.commit_after),
+      gathering: false,
       # Who asked for a commit, with the flush each waits for.
       flushes: []
     }
@@ -63,6 +66,17 @@ defmodule ReadStates.Committer do
   end
 
   def handle_info(:wake, state), do: {:noreply, state |> commit() |> answer_flushed()}
+
+  def handle_info(:gathered, state), do: handle_info(:wake, %{state | gathering: false})
+
+  def handle_info(:loaded, %{flushes: [], gathering: false} = state) do
+    Process.send_after(self(), :gathered, @gather)
+    {:noreply, %{state | gathering: true}}
+  end
+
+  def handle_info(:loaded, %{flushes: []} = state), do: {:noreply, state}
+
+  def handle_info(:loaded, state), do: handle_info(:wake, state)
 
   def handle_info(:load_failed, state), do: {:noreply, answer_failed(state)}
 

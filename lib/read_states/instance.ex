@@ -173,11 +173,13 @@ defmodule ReadStates.Instance do
   # Somebody has to look after the engine.
   def wake(%{name: name}), do: wake(steward(name))
 
-  def wake(process) when is_atom(process) do
+  def wake(process) when is_atom(process), do: tell(process, :wake)
+
+  def tell(process, message) do
     case Process.whereis(process) do
       # It looks after the engine as soon as it is restarted.
       nil -> :ok
-      pid -> send(pid, :wake)
+      pid -> send(pid, message)
     end
 
     :ok

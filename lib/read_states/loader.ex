@@ -10,6 +10,8 @@ defmodule ReadStates.Loader do
   alias ReadStates.{Batch, Instance, Native, StoreCalls, Telemetry}
 
   @most_users 256
+  # One of them at most for users nobody waits for, whose operations are to be committed: those
+  # somebody waits for find room beside it.
   @most_calls 2
   # A call to the store takes as long as it needs: readers who wait have deadlines of their own.
   @timeout 60_000
@@ -84,8 +86,8 @@ defmodule ReadStates.Loader do
 
   def handle_info(message, state) do
     case StoreCalls.handle(message, state.calls) do
-      {:done, {load, users}, result, duration, calls} ->
-        state = loaded(%{state | calls: calls}, load, users, result, duration)
+      {:done, job, result, duration, calls} ->
+        state = loaded(%{state | calls: calls}, job, result, duration)
         {:noreply, load(state)}
 
       {:again, calls} ->
@@ -99,16 +101,19 @@ defmodule ReadStates.Loader do
   # Starts loads while there is somebody to load and room for a call.
   defp load(%{instance: instance, calls: calls} = state) do
     if StoreCalls.room?(calls) do
-      case Native.begin_load(instance.engine, state.partition, @most_users) do
-        {nil, [], []} ->
+      only_awaited = StoreCalls.any?(calls, &(not &1.awaited))
+
+      case Native.begin_load(instance.engine, state.partition, @most_users, only_awaited) do
+        {nil, [], _awaited, []} ->
           state
 
-        {nil, [], settled} ->
+        {nil, [], _awaited, settled} ->
           state |> answer(settled, :ok) |> load()
 
-        {load, users, settled} ->
+        {load, users, awaited, settled} ->
           state = answer(state, settled, :ok)
-          calls = StoreCalls.start(calls, {load, users}, fn -> read(instance, load, users) end)
+          job = %{load: load, users: users, awaited: awaited}
+          calls = StoreCalls.start(calls, job, fn -> read(instance, load, users) end)
           load(%{state | calls: calls})
       end
     else
@@ -118,7 +123,11 @@ defmodule ReadStates.Loader do
 
   # In the task: the store's pages go to the engine as they come.
   defp read(%{store: {module, store}}, load, users) do
-    read_pages(module, store, load, users, nil, 0)
+    if function_exported?(module, :load_into, 2) do
+      module.load_into(store, load)
+    else
+      read_pages(module, store, load, users, nil, 0)
+    end
   rescue
     exception -> {:error, {exception, __STACKTRACE__}}
   end
@@ -131,38 +140,32 @@ defmodule ReadStates.Loader do
         next -> read_pages(module, store, load, users, next, entries + added)
       end
     else
-      :stale -> {:error, :stale}
       {:error, reason} -> {:error, reason}
       other -> {:error, {:bad_return, other}}
     end
   end
 
   defp finish(load, entries) do
-    case Native.finish_load(load) do
-      {_users, _states} -> {:ok, entries}
-      :stale -> {:error, :stale}
-    end
+    with {:ok, due} <- Native.finish_load(load), do: {:ok, entries, due}
   end
 
-  defp loaded(%{instance: instance} = state, load, users, result, duration) do
+  defp loaded(%{instance: instance} = state, %{load: load, users: users}, result, duration) do
     committer = Instance.committer(instance.name, state.partition)
 
     {entries, answer} =
       case result do
-        {:ok, entries} ->
-          # A user who had operations waiting is to be committed now.
-          Instance.wake(committer)
+        {:ok, entries, due} ->
+          if due, do: Instance.tell(committer, :loaded)
           {entries, :ok}
 
         {:error, reason} ->
           # Who waits for a commit of theirs would wait in vain.
-          pid = Process.whereis(committer)
-          if Native.fail_load(load) && pid, do: send(pid, :load_failed)
+          if Native.fail_load(load), do: Instance.tell(committer, :load_failed)
           log_failure(state, users, reason)
           {0, {:error, if(reason == :timeout, do: :timeout, else: :store_unavailable)}}
       end
 
-    outcome = with {:ok, _entries} <- result, do: :ok
+    outcome = with {:ok, _entries, _due} <- result, do: :ok
     measurements = %{duration: duration, users: length(users), entries: entries}
     Telemetry.execute(instance, :load, measurements, %{result: outcome})
     answer(state, users, answer)

@@ -17,6 +17,11 @@ defmodule ReadStates.StoreCalls do
   def room?(%{paused: true}), do: false
   def room?(%{calls: calls, most: most}), do: map_size(calls) < most
 
+  # Whether `fun` is true for the job of a call under way.
+  def any?(%{calls: calls}, fun) do
+    Enum.any?(calls, fn {_ref, %{job: job}} -> job != nil and fun.(job) end)
+  end
+
   # Runs `fun`, which belongs to `job`.
   def start(%{calls: calls} = state, job, fun) do
     task = Task.Supervisor.async(state.tasks, fun)
@@ -66,8 +71,6 @@ defmodule ReadStates.StoreCalls do
     {:done, call.job, result, duration, pace(state, result)}
   end
 
-  defp pace(state, {:ok, _result}), do: %{state | backoff: Backoff.succeeded(state.backoff)}
-
   defp pace(%{paused: true} = state, {:error, _reason}), do: state
 
   defp pace(state, {:error, _reason}) do
@@ -75,4 +78,6 @@ defmodule ReadStates.StoreCalls do
     Process.send_after(self(), :resume, delay)
     %{state | backoff: backoff, paused: true}
   end
+
+  defp pace(state, _done), do: %{state | backoff: Backoff.succeeded(state.backoff)}
 end

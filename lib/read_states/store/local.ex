@@ -52,6 +52,9 @@ defmodule ReadStates.Store.Local do
   @impl true
   defdelegate load(store, users, cursor), to: Handle
 
+  @doc false
+  defdelegate load_into(store, load), to: Handle
+
   @impl true
   defdelegate commit(store, batch), to: Handle
 

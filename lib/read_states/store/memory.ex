@@ -51,6 +51,9 @@ defmodule ReadStates.Store.Memory do
   @impl true
   defdelegate load(store, users, cursor), to: Handle
 
+  @doc false
+  defdelegate load_into(store, load), to: Handle
+
   @impl true
   defdelegate commit(store, batch), to: Handle
 

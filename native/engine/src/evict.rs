@@ -152,11 +152,13 @@ impl Engine {
 }
 
 impl Shard {
-    /// Moves the hand on until a user is evicted, or has passed many places.
+    /// Moves the hand on until a user is evicted, or has passed many places. Only where it passed
+    /// nobody who is clean are those committed early who would have gone.
     fn evict_one(&mut self, shared: &Shared, now: Now) -> Option<Resident> {
         let places = self.residents.places();
-        for _ in 0..PLACES_AT_ONCE.min(places) {
-            let place = self.hand % places;
+        let passed = PLACES_AT_ONCE.min(places);
+        let start = self.hand;
+        for place in (start..start + passed).map(|place| place % places) {
             self.hand = place + 1;
             let Some(owner) = self.residents.place(place) else {
                 continue;
@@ -169,8 +171,7 @@ impl Shard {
                 owner.uses -= 1;
                 continue;
             }
-            if let Some(unsettled) = &mut owner.unsettled {
-                self.ledger.hurry(owner.id, unsettled);
+            if owner.unsettled.is_some() {
                 continue;
             }
             let resident = self.residents.take_at(place)?;
@@ -178,6 +179,17 @@ impl Shard {
             self.hand = place;
             self.evicted(shared, &resident);
             return Some(resident);
+        }
+        for place in (start..start + passed).map(|place| place % places) {
+            if let Some(owner) = self.residents.place(place)
+                && owner.uses == 0
+                && !owner.is_pinned(now)
+            {
+                let owner: &mut Owner = owner;
+                if let Some(unsettled) = &mut owner.unsettled {
+                    self.ledger.hurry(owner.id, unsettled);
+                }
+            }
         }
         None
     }

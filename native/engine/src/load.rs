@@ -35,6 +35,7 @@ const MAX_VERSION: Version = 1 << 62;
 pub struct Load {
     engine: Arc<Engine>,
     token: u64,
+    wanted: Wanted,
     users: Vec<Id>,
     staged: AHashMap<Id, Staged>,
 }
@@ -55,6 +56,8 @@ pub struct Loaded {
     pub users: usize,
     /// Their read states.
     pub states: usize,
+    /// Whether some of them are to be committed now.
+    pub due: bool,
 }
 
 /// What [`Engine::begin_load`] found.
@@ -67,37 +70,53 @@ pub struct Begun {
 }
 
 impl Engine {
-    /// Starts the load of up to `most` users who are wanted in a partition. Each user is part
-    /// of one load at a time.
+    /// Starts the load of up to `most` users who are wanted in a partition: of those somebody waits
+    /// for, or if there are none, of those who are due. So nobody waits for users he did not ask for.
+    /// Each user is part of one load at a time.
     pub fn begin_load(self: &Arc<Self>, partition: usize, most: usize) -> Begun {
+        let begun = self.begin_awaited_load(partition, most);
+        if begun.load.is_some() || !begun.settled.is_empty() {
+            return begun;
+        }
+        let Shared { totals, bounds, .. } = self.shared();
+        // A user who is brought in takes more dirty memory than his pending operations did.
+        // Once that is past its bound, commits have to make room first.
+        if totals.is_too_dirty(bounds) {
+            return begun;
+        }
+        self.begin_load_of(Wanted::Due, partition, most)
+    }
+
+    /// As [`Engine::begin_load`], of users somebody waits for only.
+    pub fn begin_awaited_load(self: &Arc<Self>, partition: usize, most: usize) -> Begun {
+        self.begin_load_of(Wanted::Awaited, partition, most)
+    }
+
+    fn begin_load_of(self: &Arc<Self>, wanted: Wanted, partition: usize, most: usize) -> Begun {
         let mut load = Load {
             engine: Arc::clone(self),
             token: self.next_token(),
+            wanted,
             users: Vec::new(),
             staged: AHashMap::new(),
         };
         let mut settled = Vec::new();
-        for wanted in [Wanted::Awaited, Wanted::Due] {
-            let Shared { totals, bounds, .. } = self.shared();
-            // A user who is brought in takes more dirty memory than his pending operations did.
-            // Once that is past its bound, commits have to make room first.
-            if self.load_queue() == 0 || wanted == Wanted::Due && totals.is_too_dirty(bounds) {
-                break;
-            }
-            for mut shard in self.partition(partition) {
-                while load.users.len() + settled.len() < most
-                    && let Some(user) = shard.load_queue.pop(totals, wanted)
-                {
-                    match shard.absent(self.hash(user), user) {
-                        Some(absent) => {
-                            if absent.wanted == Some(wanted) {
-                                absent.wanted = None;
-                                absent.load = Some(load.token);
-                                load.users.push(user);
-                            }
+        if self.load_queue() == 0 {
+            return Begun::default();
+        }
+        for mut shard in self.partition(partition) {
+            while load.users.len() + settled.len() < most
+                && let Some(user) = shard.load_queue.pop(&self.shared().totals, wanted)
+            {
+                match shard.absent(self.hash(user), user) {
+                    Some(absent) => {
+                        if absent.wanted == Some(wanted) {
+                            absent.wanted = None;
+                            absent.load = Some(load.token);
+                            load.users.push(user);
                         }
-                        None => settled.push(user),
                     }
+                    None => settled.push(user),
                 }
             }
         }
@@ -112,6 +131,11 @@ impl Load {
     /// The users to load.
     pub fn users(&self) -> &[Id] {
         &self.users
+    }
+
+    /// Whether somebody waits for the users.
+    pub fn is_awaited(&self) -> bool {
+        self.wanted == Wanted::Awaited
     }
 
     /// Adds a page of what the store has; returns the number of its entries. Entries of users
@@ -156,9 +180,10 @@ impl Load {
         let mut loaded = Loaded::default();
         while let Some(user) = self.users.pop() {
             let staged = self.staged.remove(&user).unwrap_or_default();
-            if let Some(states) = engine.install(user, self.token, staged, now) {
+            if let Some((states, due)) = engine.install(user, self.token, staged, now) {
                 loaded.users += 1;
                 loaded.states += states;
+                loaded.due |= due;
             }
         }
         engine.shared().totals.loaded(loaded.users);
@@ -174,8 +199,9 @@ impl Drop for Load {
 }
 
 impl Engine {
-    /// Builds a user outside the lock and puts it in the table; `None` if the load is stale.
-    fn install(&self, user: Id, token: u64, staged: Staged, now: Now) -> Option<usize> {
+    /// Builds a user outside the lock and puts it in the table. Says how many read states it has,
+    /// and whether it is to be committed now; `None` if the load is stale.
+    fn install(&self, user: Id, token: u64, staged: Staged, now: Now) -> Option<(usize, bool)> {
         let (shared, hash) = (self.shared(), self.hash(user));
         let mut merge = Merge::new(shared, staged.rows);
         let mut some = Vec::new();
@@ -191,12 +217,12 @@ impl Engine {
             pending.copy(merge.applied, MERGED_AT_ONCE, &mut some);
             if pending.len() - merge.applied <= MERGED_UNDER_LOCK {
                 merge.apply(shared, &some);
-                let (states, merged) =
-                    shard.install(shared, hash, user, merge, staged.version, now);
+                let states = merge.set.len();
+                let (due, merged) = shard.install(shared, hash, user, merge, staged.version, now);
                 drop(shard);
                 // It may be much to free.
                 drop(merged);
-                return Some(states);
+                return Some((states, due));
             }
             drop(shard);
             merge.apply(shared, &some);
@@ -254,7 +280,7 @@ impl Merge {
 }
 
 impl Shard {
-    /// Returns the number of the user's read states, and the operations that were merged.
+    /// Says whether the user is to be committed now, and returns the operations that were merged.
     fn install(
         &mut self,
         shared: &Shared,
@@ -263,12 +289,13 @@ impl Shard {
         merge: Merge,
         version: Version,
         now: Now,
-    ) -> (usize, Pending) {
+    ) -> (bool, Pending) {
         let absent = self.take_absent(shared, hash, user);
         let mut absent = absent.expect("the caller found the user absent under the same lock");
         let merged = std::mem::take(&mut absent.pending);
         self.ledger.stamp.raise(version);
         let hurried = absent.hurried;
+        let mut due = false;
         let mut resident = absent.into_resident(merge.set, now);
         if let Some(mut unsettled) = resident.unsettled.take() {
             if merge.changed {
@@ -279,7 +306,8 @@ impl Shard {
                 let awaited = unsettled
                     .epoch
                     .is_some_and(|epoch| self.ledger.epochs.is_awaited(epoch));
-                if hurried || awaited {
+                due = hurried || awaited;
+                if due {
                     self.ledger.hurry(user, &mut unsettled);
                 }
                 resident.unsettled = Some(unsettled);
@@ -287,9 +315,8 @@ impl Shard {
                 self.ledger.clean(shared, &unsettled);
             }
         }
-        let states = resident.len();
         self.add_resident(shared, hash, resident);
-        (states, merged)
+        (due, merged)
     }
 
     /// Says whether operations of the user go on waiting.
@@ -344,6 +371,7 @@ mod tests {
         let loaded = Loaded {
             users: 1,
             states: 1,
+            due: false,
         };
         assert_eq!(load.finish(Now::default()), loaded);
         assert_eq!(engine.get(1, channel), Ok(Found::Resident(state(7))));

@@ -2,11 +2,13 @@
 
 use read_states_engine::id::Id;
 use read_states_engine::load::{Begun, Load};
+use rustler::types::atom::{self, Atom};
 use rustler::{Binary, Encoder, Env, Resource, ResourceArc, Term};
 
 use crate::clock::now;
 use crate::disposal::UntilTaken;
 use crate::engine::EngineResource;
+use crate::stores::{StoreResource, failed};
 
 mod atoms {
     rustler::atoms! { stale }
@@ -20,40 +22,82 @@ impl Resource for LoadResource {}
 
 type Handle = ResourceArc<LoadResource>;
 
-/// `{load | nil, users to load, users who need none any more}`.
+/// `{load | nil, users to load, whether somebody waits for them, users who need none any more}`.
 #[rustler::nif]
 fn begin_load(
     engine: ResourceArc<EngineResource>,
     partition: usize,
     most: usize,
-) -> (Option<Handle>, Vec<Id>, Vec<Id>) {
-    let Begun { load, settled } = engine.engine.begin_load(partition, most);
-    let users = load
-        .as_ref()
-        .map_or_else(Vec::new, |load| load.users().to_vec());
-    let resource = load.map(|load| ResourceArc::new(LoadResource::new(load)));
-    (resource, users, settled)
+    only_awaited: bool,
+) -> (Option<Handle>, Vec<Id>, bool, Vec<Id>) {
+    let engine = &engine.engine;
+    let Begun { load, settled } = if only_awaited {
+        engine.begin_awaited_load(partition, most)
+    } else {
+        engine.begin_load(partition, most)
+    };
+    let Some(load) = load else {
+        return (None, Vec::new(), false, settled);
+    };
+    let (users, awaited) = (load.users().to_vec(), load.is_awaited());
+    let load = ResourceArc::new(LoadResource::new(load));
+    (Some(load), users, awaited, settled)
 }
 
-/// Adds a page of the store: `{:ok, entries}`, `{:error, what is wrong with it}` or `:stale`.
+/// Adds a page of the store: `{:ok, entries}`, `{:error, what is wrong with it}` or `{:error, :stale}`.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn add_page<'a>(env: Env<'a>, load: Handle, page: Binary<'a>) -> Term<'a> {
     match load.with(|load| load.add(&page)) {
         Some(added) => added.map_err(|error| error.to_string()).encode(env),
-        None => atoms::stale().encode(env),
+        None => Err::<(), _>(atoms::stale()).encode(env),
     }
 }
 
-/// Makes the users resident: `{users, states}` that are new, or `:stale`.
+/// Makes the users resident: `{:ok, whether some are to be committed now}`, or `{:error, :stale}`.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn finish_load(env: Env<'_>, load: Handle) -> Term<'_> {
-    match load.take() {
-        Some(load) => {
-            let loaded = load.finish(now());
-            (loaded.users, loaded.states).encode(env)
+fn finish_load(load: Handle) -> Result<bool, Atom> {
+    finish(&load)
+}
+
+fn finish(load: &LoadResource) -> Result<bool, Atom> {
+    let load = load.take().ok_or_else(atoms::stale)?;
+    Ok(load.finish(now()).due)
+}
+
+/// All of a load from a store written in Rust, whose pages have at most `limit` entries:
+/// `{:ok, entries, whether some users are to be committed now}` or `{:error, reason}`.
+#[rustler::nif(schedule = "DirtyIo")]
+fn load_from<'a>(
+    env: Env<'a>,
+    load: Handle,
+    store: ResourceArc<StoreResource>,
+    limit: usize,
+) -> Term<'a> {
+    store.call(env, |store| {
+        // Copied, so that who gives the load up need not wait for the store.
+        let Some(users) = load.with(|load| load.users().to_vec()) else {
+            return Err::<(), _>(atoms::stale()).encode(env);
+        };
+        let (mut entries, mut cursor) = (0, None);
+        loop {
+            let page = match store.load(&users, cursor.as_deref(), limit) {
+                Ok(page) => page,
+                Err(error) => return failed(env, &error),
+            };
+            match load.with(|load| load.add(&page.batch)) {
+                Some(Ok(added)) => entries += added,
+                Some(Err(error)) => return Err::<(), _>(error.to_string()).encode(env),
+                None => return Err::<(), _>(atoms::stale()).encode(env),
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                return match finish(&load) {
+                    Ok(due) => (atom::ok(), entries, due).encode(env),
+                    stale => stale.encode(env),
+                };
+            }
         }
-        None => atoms::stale().encode(env),
-    }
+    })
 }
 
 /// Gives a load up. Whether operations of its users go on waiting.

@@ -29,7 +29,7 @@ struct Call<'a>(&'a AtomicUsize);
 
 impl StoreResource {
     /// Calls the store, or answers `{:error, :busy}`.
-    fn call<'a>(&self, env: Env<'a>, call: impl FnOnce(&dyn Store) -> Term<'a>) -> Term<'a> {
+    pub fn call<'a>(&self, env: Env<'a>, call: impl FnOnce(&dyn Store) -> Term<'a>) -> Term<'a> {
         let calls = self.1.fetch_add(1, Relaxed);
         let _call = Call(&self.1);
         if calls >= MOST_CALLS {
@@ -145,7 +145,7 @@ fn page(env: Env<'_>, page: Result<Page, StoreError>) -> Term<'_> {
 }
 
 /// `{:error, :closed}`, and for all that needs explaining `{:error, {reason, text}}`.
-fn failed<'a>(env: Env<'a>, error: &StoreError) -> Term<'a> {
+pub fn failed<'a>(env: Env<'a>, error: &StoreError) -> Term<'a> {
     let reason = Atom::from_str(env, error.reason()).expect("short and of ASCII");
     match error {
         StoreError::Closed => (atom::error(), reason).encode(env),
