@@ -63,6 +63,11 @@ impl Engine {
         if attention {
             self.call_attention();
         }
+        if let Some(journaling) = &self.shared().journaling
+            && snapshot.highest > 0
+        {
+            journaling.before_commit(snapshot.highest);
+        }
         let batch = snapshot.batch;
         commit.entries = batch.len();
         commit.batch = batch.finish();
@@ -74,7 +79,7 @@ impl Engine {
     pub fn flush(&self, partition: usize) -> u64 {
         let flush = self.next_flush();
         for mut shard in self.partition(partition) {
-            shard.ledger.epochs.start(flush);
+            shard.ledger.epochs.start_awaited(flush);
             shard.ledger.due.flush();
         }
         flush
@@ -135,6 +140,7 @@ struct Snapshot<'a> {
     token: u64,
     users: &'a mut Vec<Id>,
     batch: BatchBuilder,
+    highest: Version,
     // Pinned before numbers are copied, so that they keep their meaning until they are encoded.
     guard: Guard,
     copied: Vec<Copied>,
@@ -160,6 +166,7 @@ impl<'a> Snapshot<'a> {
             token,
             users,
             batch: BatchBuilder::new(shared.counters),
+            highest: 0,
             guard: pin(),
             copied: Vec::new(),
             room: 0,
@@ -188,6 +195,7 @@ impl<'a> Snapshot<'a> {
                     state,
                 }),
             };
+            self.highest = self.highest.max(entry.version());
             self.batch.push(&entry);
         }
         self.guard.repin();

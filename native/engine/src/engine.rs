@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use ahash::{AHashSet, RandomState};
 use crossbeam_epoch::pin;
 use parking_lot::{Mutex, MutexGuard, RwLock};
+use read_states_journal::Journal;
 use serde::Deserialize;
 
 use crate::batch::Version;
 use crate::directory::{Directory, Sought};
 use crate::evict::{Budget, Policy};
 use crate::id::Id;
+use crate::journaling::Journaling;
 use crate::now::{Micros, Now};
 use crate::operation::Operation;
 use crate::read_state::MAX_COUNTERS;
@@ -125,6 +127,11 @@ impl Engine {
     ///
     /// If the number of counters, shards or partitions is not possible.
     pub fn new(config: Config) -> Self {
+        Self::with_journal(config, None)
+    }
+
+    /// The same, which writes all operations down. What the journal has already is read by [`Engine::recover`].
+    pub fn with_journal(config: Config, journal: Option<Journal>) -> Self {
         assert!((1..=MAX_COUNTERS).contains(&config.counters));
         assert!(config.shards.is_power_of_two());
         assert!((1..=config.shards).contains(&config.partitions));
@@ -151,7 +158,8 @@ impl Engine {
                 commit_after: config.commit_after,
                 policy: config.policy,
                 uses: Uses::new(config.shards),
-                writer: config.writer,
+                writer: journal.as_ref().map_or(config.writer, Journal::owner),
+                journaling: journal.map(Journaling::new),
             },
             partitions: config.partitions,
             tokens: AtomicU64::new(1),
@@ -189,6 +197,7 @@ impl Engine {
             hint: None,
             now,
             admission: Admission::Needed,
+            batch: None,
         };
         let done = shard.apply(&self.shared, &write);
         drop(shard);
@@ -216,7 +225,20 @@ impl Engine {
         let mut budget = Budget::CALL;
         let held = self.admit(operations);
         let _held = held.inspect_err(|error| self.refused(*error))?;
-        self.apply_admitted(operations, &mut budget, now)?;
+        let log = match &self.shared.journaling {
+            // One is whole by itself.
+            Some(journaling) if operations.len() > 1 => Some(
+                journaling
+                    .begin_batch(operations, &pin())
+                    .map_err(WriteError::from)
+                    .inspect_err(|error| self.refused(*error))?,
+            ),
+            _ => None,
+        };
+        self.apply_admitted(operations, log.as_ref(), &mut budget, now)?;
+        if let Some(log) = log {
+            log.finish();
+        }
         Ok(self.wake())
     }
 

@@ -12,6 +12,8 @@ pub type Epoch = u64;
 #[derive(Debug, Default)]
 pub(crate) struct Epochs {
     current: Epoch,
+    /// Of the last flush that somebody waits for.
+    awaited: Epoch,
     /// Epochs, ascending, with the number of their users; none with 0 at the front.
     users: VecDeque<(Epoch, usize)>,
 }
@@ -20,6 +22,12 @@ impl Epochs {
     /// Starts the epoch of a flush.
     pub fn start(&mut self, epoch: Epoch) {
         self.current = self.current.max(epoch);
+    }
+
+    /// The same, and what is of earlier epochs is to be committed at once.
+    pub fn start_awaited(&mut self, epoch: Epoch) {
+        self.start(epoch);
+        self.awaited = self.awaited.max(epoch);
     }
 
     /// A user has its first uncommitted change now: its epoch.
@@ -48,7 +56,7 @@ impl Epochs {
 
     /// Whether a flush waits for the changes of this epoch.
     pub fn is_awaited(&self, epoch: Epoch) -> bool {
-        epoch < self.current
+        epoch < self.awaited
     }
 }
 
@@ -61,7 +69,7 @@ mod tests {
         let mut epochs = Epochs::default();
         let first = epochs.enter();
         assert_eq!(epochs.enter(), first);
-        epochs.start(1);
+        epochs.start_awaited(1);
         assert!(!epochs.is_flushed(1));
         assert!(epochs.is_awaited(first));
         let later = epochs.enter();

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use crossbeam_epoch::pin;
 
-use crate::batch::{Batch, BatchError, Entry, Version};
+use crate::batch::{Batch, BatchError, Entry, Row, Version};
 use crate::engine::Engine;
 use crate::id::{Channel, Id};
 use crate::load_queue::Wanted;
 use crate::now::Now;
-use crate::operation::Operation;
-use crate::pending::Pending;
+use crate::operation::{Change, Operation};
+use crate::pending::{Pending, Stamped};
 use crate::plan::{Hint, Plan};
 use crate::read_state::{MAX_COUNTERS, ReadState};
 use crate::shard::{MAX_PENDING, Shard};
@@ -43,11 +43,14 @@ pub struct Load {
 /// What the store has of one user, as far as it is read.
 #[derive(Debug, Default)]
 struct Staged {
-    rows: Vec<StagedRow>,
+    rows: Vec<Row>,
+    /// The highest of all.
     version: Version,
+    /// Of single channels, which the store remembers.
+    deletes: Vec<(Channel, Version)>,
+    /// Of the whole user, likewise; 0 if there is none.
+    deleted: Version,
 }
-
-type StagedRow = (Channel, Version, ReadState);
 
 /// What a finished load brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -151,9 +154,17 @@ impl Load {
             }
             let staged = self.staged.entry(entry.user()).or_default();
             staged.version = staged.version.max(entry.version());
-            if let Entry::Row(mut row) = entry {
-                row.state.counters[counters..MAX_COUNTERS].fill(0);
-                staged.rows.push((row.channel, row.version, row.state));
+            match entry {
+                Entry::Row(mut row) => {
+                    row.state.counters[counters..MAX_COUNTERS].fill(0);
+                    staged.rows.push(row);
+                }
+                Entry::DeleteChannel {
+                    channel, version, ..
+                } => staged.deletes.push((channel, version)),
+                Entry::DeleteUser { version, .. } => {
+                    staged.deleted = staged.deleted.max(version);
+                }
             }
         }
         Ok(entries)
@@ -203,7 +214,8 @@ impl Engine {
     /// and whether it is to be committed now; `None` if the load is stale.
     fn install(&self, user: Id, token: u64, staged: Staged, now: Now) -> Option<(usize, bool)> {
         let (shared, hash) = (self.shared(), self.hash(user));
-        let mut merge = Merge::new(shared, staged.rows);
+        let version = staged.version;
+        let mut merge = Merge::new(shared, staged);
         let mut some = Vec::new();
         loop {
             let mut shard = self.shard(hash);
@@ -213,12 +225,13 @@ impl Engine {
             if absent.load != Some(token) {
                 break;
             }
+            merge.recovered |= absent.recovered;
             let pending = &absent.pending;
             pending.copy(merge.applied, MERGED_AT_ONCE, &mut some);
             if pending.len() - merge.applied <= MERGED_UNDER_LOCK {
                 merge.apply(shared, &some);
                 let states = merge.set.len();
-                let (due, merged) = shard.install(shared, hash, user, merge, staged.version, now);
+                let (due, merged) = shard.install(shared, hash, user, merge, version, now);
                 drop(shard);
                 // It may be much to free.
                 drop(merged);
@@ -237,45 +250,115 @@ impl Engine {
 /// A user on the way in: the rows of the store and, on top, what waited.
 struct Merge {
     set: Resident,
+    /// What the store has, its rows by channel.
+    stored: Staged,
+    /// Whether some operations are of an earlier life.
+    recovered: bool,
+    /// Then, the version of the last operation on a channel that was carried out.
+    last: AHashMap<Channel, Version>,
     /// Pending operations that are applied.
     applied: usize,
     changed: bool,
-    deleted: Vec<Channel>,
+    deleted: Vec<(Channel, Version)>,
+    deleted_user: Option<Version>,
 }
 
 impl Merge {
-    fn new(shared: &Shared, mut rows: Vec<StagedRow>) -> Self {
+    fn new(shared: &Shared, mut stored: Staged) -> Self {
+        let rows = &mut stored.rows;
         // A store that returns a row twice must not break the order; the later one counts.
-        rows.sort_unstable_by_key(|(channel, version, _)| (*channel, Reverse(*version)));
-        rows.dedup_by_key(|(channel, ..)| *channel);
-        let number = |(channel, _, state)| (shared.directory.acquire(channel, &pin()), state);
-        let mut rows: Vec<(u32, ReadState)> = rows.into_iter().map(number).collect();
-        rows.sort_unstable_by_key(|(number, _)| *number);
+        rows.sort_unstable_by_key(|row| (row.channel, Reverse(row.version)));
+        rows.dedup_by_key(|row| row.channel);
+        let number = |row: &Row| (shared.directory.acquire(row.channel, &pin()), row.state);
+        let mut numbered: Vec<(u32, ReadState)> = rows.iter().map(number).collect();
+        numbered.sort_unstable_by_key(|(number, _)| *number);
         Merge {
-            set: Resident::from_sorted(shared.counters, &rows),
+            set: Resident::from_sorted(shared.counters, &numbered),
+            stored,
+            recovered: false,
+            last: AHashMap::new(),
             applied: 0,
             changed: false,
             deleted: Vec::new(),
+            deleted_user: None,
         }
     }
 
-    fn apply(&mut self, shared: &Shared, operations: &[Operation]) {
+    fn apply(&mut self, shared: &Shared, operations: &[Stamped]) {
         self.applied += operations.len();
-        for operation in operations {
-            let Operation::Change { channel, change } = operation else {
-                unreachable!("a delete of the user is never pending");
-            };
-            let guard = pin();
-            let directory = &shared.directory;
-            let sought = directory.seek(*channel);
-            let hint = Hint::new(&self.set, directory, &guard, sought);
-            let plan = Plan::new(&self.set, change, hint);
-            self.changed |= !matches!(plan, Plan::Nothing);
-            if matches!(plan, Plan::Remove(..)) {
-                self.deleted.push(*channel);
+        for (version, operation) in operations {
+            match operation {
+                _ if self.recovered && self.contains(shared, *version, operation) => {}
+                Operation::Change { channel, change } => {
+                    self.change(shared, *version, *channel, change);
+                }
+                Operation::DeleteUser => self.delete_user(shared, *version),
             }
-            plan.carry_out(&mut self.set, &shared.directory, &guard, *channel);
         }
+    }
+
+    /// Whether the store has the operation already: in a row whose version is above it, for a commit
+    /// takes all that was accepted before. Rows of other writers were stamped by other clocks.
+    fn contains(&self, shared: &Shared, version: Version, operation: &Operation) -> bool {
+        if version <= self.stored.deleted {
+            return true;
+        }
+        let Operation::Change { channel, .. } = operation else {
+            return false;
+        };
+        let row = self.stored.row(*channel);
+        let row = row.filter(|row| row.writer == shared.writer);
+        let deletes = self.stored.deletes.iter();
+        let mut deletes = deletes.filter(|(deleted, _)| deleted == channel);
+        row.is_some_and(|row| version <= row.version)
+            || deletes.any(|(_, deleted)| version <= *deleted)
+    }
+
+    fn change(&mut self, shared: &Shared, version: Version, channel: Channel, change: &Change) {
+        let guard = pin();
+        let directory = &shared.directory;
+        let sought = directory.seek(channel);
+        let hint = Hint::new(&self.set, directory, &guard, sought);
+        let plan = Plan::new(&self.set, change, hint);
+        self.changed |= !matches!(plan, Plan::Nothing);
+        if matches!(plan, Plan::Remove(..)) {
+            // Above the row, even one that another writer's clock has stamped.
+            let row = self.stored.row(channel).map_or(0, |row| row.version + 1);
+            self.deleted.push((channel, version.max(row)));
+        }
+        plan.carry_out(&mut self.set, &shared.directory, &guard, channel);
+        if self.recovered {
+            self.last.insert(channel, version);
+        }
+    }
+
+    /// Of an earlier life. What the store has of a later time stays.
+    fn delete_user(&mut self, shared: &Shared, version: Version) {
+        let stored = self.stored.rows.iter();
+        let stored = stored.filter(|row| row.version < version);
+        let mut older: Vec<Channel> = stored.map(|row| row.channel).collect();
+        older.extend(self.last.keys());
+        for channel in older {
+            // Of a row that the store has of a later time, what was carried out is in it.
+            if self
+                .stored
+                .row(channel)
+                .is_none_or(|row| row.version < version)
+            {
+                self.change(shared, version, channel, &Change::Delete);
+            }
+        }
+        self.changed = true;
+        self.deleted_user = Some(version);
+        // It says the same of those that were deleted before.
+        self.deleted.clear();
+    }
+}
+
+impl Staged {
+    fn row(&self, channel: Channel) -> Option<&Row> {
+        let at = self.rows.binary_search_by_key(&channel, |row| row.channel);
+        Some(&self.rows[at.ok()?])
     }
 }
 
@@ -299,8 +382,10 @@ impl Shard {
         let mut resident = absent.into_resident(merge.set, now);
         if let Some(mut unsettled) = resident.unsettled.take() {
             if merge.changed {
-                for channel in merge.deleted {
-                    let version = self.ledger.stamp.next(now);
+                if let Some(version) = merge.deleted_user {
+                    unsettled.delete_user(version);
+                }
+                for (channel, version) in merge.deleted {
                     unsettled.deletes.push(channel, version);
                 }
                 let awaited = unsettled
@@ -329,7 +414,7 @@ impl Shard {
         }
         absent.load = None;
         absent.waiters = 0;
-        let pending = !absent.pending.is_empty();
+        let pending = absent.pending.len() > 0;
         if !pending {
             self.take_absent(shared, hash, user);
         } else if absent.hurried || absent.pending.len() > MAX_PENDING {
@@ -343,7 +428,7 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::{BatchBuilder, Row};
+    use crate::batch::BatchBuilder;
     use crate::engine::Config;
     use crate::read::Found;
 

@@ -10,14 +10,18 @@
 
 use allocator_api2::vec::Vec;
 
+use crate::batch::Version;
 use crate::operation::Operation;
 use crate::slabs::{LARGEST, Slabs};
 
 /// Operations in a chunk, which is an object of a slab.
 const CHUNK: usize = 256;
-const _: () = assert!(CHUNK * size_of::<Operation>() <= LARGEST);
+const _: () = assert!(CHUNK * size_of::<Stamped>() <= LARGEST);
 
-type Chunk = Vec<Operation, Slabs>;
+/// An operation with the version at which it was accepted.
+pub(crate) type Stamped = (Version, Operation);
+
+type Chunk = Vec<Stamped, Slabs>;
 
 /// See the module.
 #[derive(Debug)]
@@ -37,7 +41,7 @@ impl Default for Pending {
 
 /// Bytes of a chunk with room for so many operations.
 fn chunk_bytes(room: usize) -> usize {
-    Slabs::size(room * size_of::<Operation>())
+    Slabs::size(room * size_of::<Stamped>())
 }
 
 impl Pending {
@@ -45,11 +49,7 @@ impl Pending {
         self.full.len() * CHUNK + self.last.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.last.is_empty()
-    }
-
-    pub fn push(&mut self, operation: Operation) {
+    pub fn push(&mut self, operation: Stamped) {
         if self.last.len() == CHUNK {
             self.full.reserve_exact(self.list_growth());
             self.full
@@ -60,10 +60,21 @@ impl Pending {
     }
 
     /// Adds up to `most` operations to `to`, after having passed the first `from`.
-    pub fn copy(&self, from: usize, most: usize, to: &mut std::vec::Vec<Operation>) {
+    pub fn copy(&self, from: usize, most: usize, to: &mut std::vec::Vec<Stamped>) {
         let chunks = self.full.iter().chain([&self.last]);
         let operations = chunks.skip(from / CHUNK).flatten();
         to.extend(operations.skip(from % CHUNK).take(most));
+    }
+
+    /// Puts them in the order of their versions.
+    pub fn sort(&mut self) {
+        let mut all = std::vec::Vec::with_capacity(self.len());
+        self.copy(0, self.len(), &mut all);
+        all.sort_unstable_by_key(|(version, _)| *version);
+        let chunks = self.full.iter_mut().chain([&mut self.last]);
+        for (place, operation) in chunks.flatten().zip(all) {
+            *place = operation;
+        }
     }
 
     /// Bytes allocated outside the struct itself.
@@ -105,17 +116,30 @@ mod tests {
     use crate::id::Channel;
     use crate::operation::Change;
 
-    fn operation(message: u64) -> Operation {
-        Operation::Change {
+    fn operation(message: u64) -> Stamped {
+        let operation = Operation::Change {
             channel: Channel { kind: 0, id: 1 },
             change: Change::Ack { message },
+        };
+        (message, operation)
+    }
+
+    #[test]
+    fn sorted_they_are_in_the_order_of_their_versions() {
+        let mut pending = Pending::default();
+        for at in 0..1_000 {
+            pending.push(operation(at * 7 % 1_000));
         }
+        pending.sort();
+        let mut sorted = vec![];
+        pending.copy(0, 1_000, &mut sorted);
+        assert!(sorted.into_iter().eq((0..1_000).map(operation)));
     }
 
     #[test]
     fn operations_stay_in_order_and_grow_by_what_was_said() {
         let mut pending = Pending::default();
-        assert!(pending.is_empty());
+        assert_eq!(pending.len(), 0);
         for message in 0..5_000 {
             let expected = pending.bytes() + pending.growth();
             pending.push(operation(message));

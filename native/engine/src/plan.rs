@@ -67,17 +67,19 @@ impl Hint {
         set.is_at(self.place, self.number)
     }
 
-    /// Carries out a change by which the read state gets other values or stays, and says whether it
-    /// did; `None` if it is another change.
+    /// What a change makes of the read state: other values, or `Some(None)` if it stays as it is; `None` if it is
+    /// another change.
     #[inline]
-    pub fn change(self, set: &mut Resident, change: &Change) -> Option<bool> {
+    pub fn changed(self, set: &Resident, change: &Change) -> Option<Option<ReadState>> {
         let before = set.get(self.place);
         let after = change.apply(Some(before))?;
-        let changed = after != before;
-        if changed {
-            set.change(self.place, &after);
-        }
-        Some(changed)
+        Some((after != before).then_some(after))
+    }
+
+    /// Gives the read state other values.
+    #[inline]
+    pub fn set(self, set: &mut Resident, state: &ReadState) {
+        set.change(self.place, state);
     }
 
     /// Has the processor fetch the read state.

@@ -9,11 +9,12 @@ use crate::batch::Version;
 use crate::directory::Sought;
 use crate::evict::Policy;
 use crate::id::{Channel, Id};
+use crate::journaling::BatchLog;
 use crate::ledger::{Ledger, Weight, deletes_growth};
 use crate::load_queue::{LoadQueue, Wanted};
 use crate::now::Now;
 use crate::operation::{Change, Operation};
-use crate::pending::Pending;
+use crate::pending::{Pending, Stamped};
 use crate::plan::{Hint, Plan};
 use crate::shared::Shared;
 use crate::table::Table;
@@ -27,7 +28,7 @@ pub(crate) const MAX_PENDING: usize = 64;
 const LEAST_NEED: usize = 64;
 
 /// Bytes that a pending operation takes on average, with room to grow.
-const LEAST_PENDING: usize = 2 * size_of::<Operation>();
+const LEAST_PENDING: usize = 2 * size_of::<Stamped>();
 
 /// Why a write was refused; nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,10 @@ pub enum WriteError {
     Overloaded,
     /// The instance is shutting down.
     Closed,
+    /// There is no room on the disk for the journal.
+    NoSpace,
+    /// The journal cannot be written for another reason.
+    JournalFailed,
 }
 
 /// Whether a write still has to be admitted against the bound on dirty memory.
@@ -62,6 +67,8 @@ pub(crate) struct Write<'a> {
     pub hint: Option<Hint>,
     pub now: Now,
     pub admission: Admission,
+    /// What it is written down with in the journal.
+    pub batch: Option<&'a BatchLog<'a>>,
 }
 
 /// What is left to do after a write, without the lock.
@@ -263,19 +270,20 @@ impl Shard {
         } = *write;
         let need = absent_need(self.absent(hash, user).as_deref());
         let _held = write.admission.check(shared, need)?;
+        let version = self.ledger.note(shared, write)?;
         if self.absent(hash, user).is_none() {
             self.add_absent(shared, hash, user);
         }
         let absent = find_absent(&mut self.absents, hash, user);
         let absent = absent.expect("he was found or added above");
         let before = absent.bytes();
-        absent.pending.push(*write.operation);
+        absent.pending.push((version, *write.operation));
         adjust(&shared.totals.memory, before, absent.bytes());
         let charge = size_of::<Box<Absent>>() + absent.bytes();
         adjust(&shared.totals.dirty_memory, absent.charged, charge);
         absent.charged = charge;
         self.ledger.counts.pending_operations += 1;
-        if absent.pending.len() == 1 {
+        if absent.epoch.is_none() {
             let (deadline, epoch) = self.ledger.first_change(shared, user, now);
             (absent.deadline, absent.epoch) = (deadline, Some(epoch));
         }
@@ -289,6 +297,25 @@ impl Shard {
         })
     }
 
+    /// Keeps an operation that was accepted in an earlier life, for a user who is not resident.
+    pub fn recover(&mut self, shared: &Shared, hash: u64, user: Id, operation: Stamped, now: Now) {
+        if self.absent(hash, user).is_none() {
+            self.add_absent(shared, hash, user);
+        }
+        let absent = find_absent(&mut self.absents, hash, user);
+        let absent = absent.expect("he was found or added above");
+        let before = absent.bytes();
+        absent.pending.push(operation);
+        absent.recovered = true;
+        adjust(&shared.totals.memory, before, absent.bytes());
+        self.ledger.counts.pending_operations += 1;
+        if absent.epoch.is_none() {
+            let (deadline, epoch) = self.ledger.first_change(shared, user, now);
+            (absent.deadline, absent.epoch) = (deadline, Some(epoch));
+        }
+        self.count_memory(shared);
+    }
+
     /// Deletes a user who is not resident: everything of him is known now, so he is resident.
     fn delete_absent(&mut self, shared: &Shared, write: &Write) -> Result<Aftermath, WriteError> {
         let Write {
@@ -296,6 +323,7 @@ impl Shard {
         } = *write;
         let need = absent_need(self.absent(hash, user).as_deref());
         let _held = write.admission.check(shared, need)?;
+        let version = self.ledger.note(shared, write)?;
         let absent = self.take_absent(shared, hash, user);
         let mut absent = absent.unwrap_or_else(|| Absent::new(user));
         let dropped = std::mem::take(&mut absent.pending);
@@ -303,7 +331,7 @@ impl Shard {
         let set = Resident::new(shared.counters);
         let mut resident = absent.into_resident(set, now);
         let unsettled = self.ledger.unsettled(shared, &mut resident, now);
-        unsettled.delete_user(self.ledger.stamp.next(now));
+        unsettled.delete_user(version);
         if hurried {
             self.ledger.hurry(user, unsettled);
         }
@@ -370,9 +398,11 @@ fn change_resident(
     // The hot path: a read state of a dirty user gets other values, and nothing grows.
     if resident.is_uncommitted()
         && let Some(hint) = hint
-        && let Some(changed) = hint.change(resident, change)
+        && let Some(state) = hint.changed(resident, change)
     {
-        if changed {
+        if let Some(state) = state {
+            ledger.note(shared, write)?;
+            hint.set(resident, &state);
             ledger.changed(shared, resident, now);
         }
         return Ok(Aftermath::default());
@@ -384,10 +414,10 @@ fn change_resident(
     let grown = matches!(plan, Plan::Insert(_));
     let removes = matches!(plan, Plan::Remove(..));
     let _held = admission.check(shared, change_need(resident, &plan))?;
+    let version = ledger.note(shared, write)?;
     let weight = Weight::of(resident);
     plan.carry_out(resident, &shared.directory, guard, channel);
     if removes {
-        let version = ledger.stamp.next(now);
         let unsettled = ledger.unsettled(shared, resident, now);
         unsettled.deletes.push(channel, version);
     } else {
@@ -412,9 +442,9 @@ fn delete_resident(
         return Ok(Aftermath::default());
     }
     let _held = write.admission.check(shared, first_need(resident))?;
+    let version = ledger.note(shared, write)?;
     let weight = Weight::of(resident);
     let garbage = resident.take_states();
-    let version = ledger.stamp.next(write.now);
     ledger
         .unsettled(shared, resident, write.now)
         .delete_user(version);

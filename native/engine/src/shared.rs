@@ -4,6 +4,7 @@ use ahash::RandomState;
 
 use crate::directory::Directory;
 use crate::evict::Policy;
+use crate::journaling::Journaling;
 use crate::now::Micros;
 use crate::recency::Uses;
 use crate::totals::{Bounds, Totals};
@@ -22,4 +23,5 @@ pub(crate) struct Shared {
     pub uses: Uses,
     /// Names this instance in the rows it commits.
     pub writer: u64,
+    pub journaling: Option<Journaling>,
 }

@@ -86,11 +86,14 @@ pub(crate) struct DeletesInFlight {
 #[derive(Debug, Default)]
 pub(crate) struct Absent {
     pub id: Id,
-    /// In the order of their acceptance; never one that deletes the user, which makes him resident.
+    /// In the order of their acceptance; never one that deletes the user, which makes him resident,
+    /// unless it was accepted in an earlier life.
     pub pending: Pending,
-    /// As for [`Unsettled`]; only with pending operations.
+    /// Whether some of them were accepted in an earlier life, so that the store may have them.
+    pub recovered: bool,
+    /// As for [`Unsettled`]; only with operations that wait.
     pub deadline: Micros,
-    /// As for [`Unsettled`]; with pending operations.
+    /// As for [`Unsettled`]; with operations that wait.
     pub epoch: Option<Epoch>,
     pub charged: usize,
     /// Token of the load under way.
@@ -258,6 +261,6 @@ impl Absent {
 
     /// When the pending operations are to be committed, if there are any.
     pub fn deadline(&self) -> Option<Micros> {
-        (!self.pending.is_empty()).then_some(self.deadline)
+        self.epoch.map(|_| self.deadline)
     }
 }

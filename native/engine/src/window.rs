@@ -16,6 +16,7 @@ use parking_lot::MutexGuard;
 use crate::directory::Sought;
 use crate::engine::{Engine, UserOperation};
 use crate::evict::Budget;
+use crate::journaling::BatchLog;
 use crate::now::Now;
 use crate::plan::Hint;
 use crate::prefetch::prefetch;
@@ -47,6 +48,7 @@ impl Engine {
     pub(crate) fn apply_admitted(
         &self,
         operations: &[UserOperation],
+        batch: Option<&BatchLog>,
         budget: &mut Budget,
         now: Now,
     ) -> Result<(), WriteError> {
@@ -58,7 +60,7 @@ impl Engine {
             hashes.extend(group.iter().map(|operation| self.hash(operation.user)));
             self.put_in_order(&hashes, &mut order);
             for some in order.chunks(WINDOW) {
-                window.apply(self, group, &hashes, some, budget, now)?;
+                window.apply(self, group, &hashes, some, batch, budget, now)?;
             }
         }
         Ok(())
@@ -108,6 +110,7 @@ impl<'a> Window<'a> {
         operations: &[UserOperation],
         hashes: &[u64],
         order: &[u16],
+        batch: Option<&BatchLog>,
         budget: &mut Budget,
         now: Now,
     ) -> Result<(), WriteError> {
@@ -175,6 +178,7 @@ impl<'a> Window<'a> {
             hint: step.hint,
             now,
             admission: Admission::Granted,
+            batch,
         };
         let mut left = Vec::new();
         for step in steps.iter() {

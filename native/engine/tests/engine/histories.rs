@@ -1,5 +1,7 @@
 //! Random histories in one thread: whatever is resident, pending, evicted, committed, failed,
-//! late or under way, every read equals a plain map, and so does the store in the end.
+//! late or under way, every read equals a plain map, and so does the store in the end. With a
+//! journal that also holds when the engine is dropped at any moment, and another one, perhaps with another
+//! number of shards or a clock that is behind, goes on.
 
 use std::sync::Arc;
 
@@ -14,6 +16,8 @@ use read_states_engine::now::Now;
 use read_states_engine::operation::{Change, Operation};
 use read_states_engine::read::{Found, Query};
 use read_states_engine::read_state::ReadState;
+use read_states_journal::{Journal, Options};
+use tempfile::TempDir;
 
 const USERS: Id = 6;
 const COUNTERS: usize = 2;
@@ -42,6 +46,9 @@ enum Step {
     Wait(u64),
     ClockJumps(u64),
     Resize(usize),
+    TendJournal,
+    /// The engine dies. The next one has so many shards.
+    Crash(usize),
 }
 
 fn channel() -> impl Strategy<Value = Channel> {
@@ -110,6 +117,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn step_with_journal() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        50 => step(),
+        3 => Just(Step::TendJournal),
+        1 => (1..5u32).prop_map(|shards| Step::Crash(1 << shards)),
+    ]
+}
+
 /// A load, and whether it has read the store.
 struct Loading {
     load: Load,
@@ -130,6 +145,8 @@ struct World {
     commits: Vec<Committing>,
     late: Vec<Vec<u8>>,
     now: Now,
+    config: Config,
+    journal: Option<TempDir>,
 }
 
 /// Takes one of several, if there is any.
@@ -138,17 +155,18 @@ fn pick<T>(items: &mut Vec<T>, which: usize) -> Option<T> {
 }
 
 impl World {
-    fn new(policy: Policy) -> Self {
+    fn new(policy: Policy, journal: Option<TempDir>) -> Self {
+        let config = Config {
+            policy,
+            counters: COUNTERS,
+            capacity: 20,
+            commit_after: COMMIT_AFTER,
+            shards: 4,
+            partitions: PARTITIONS,
+            ..Config::default()
+        };
         World {
-            engine: Arc::new(Engine::new(Config {
-                policy,
-                counters: COUNTERS,
-                capacity: 20,
-                commit_after: COMMIT_AFTER,
-                shards: 4,
-                partitions: PARTITIONS,
-                ..Config::default()
-            })),
+            engine: start(config, journal.as_ref()),
             model: Model::default(),
             store: Store::default(),
             loads: Vec::new(),
@@ -158,7 +176,24 @@ impl World {
                 monotonic: 0,
                 unix: 500_000,
             },
+            config,
+            journal,
         }
+    }
+
+    fn crash(&mut self, shards: usize) {
+        // What was under way is gone, but what was given to the store may still arrive.
+        for committing in self.commits.drain(..) {
+            self.late.push(committing.commit.batch().to_vec());
+        }
+        self.loads.clear();
+        self.config.shards = shards;
+        // Before the next one starts, as its files are locked.
+        self.engine = Arc::new(Engine::new(self.config));
+        self.engine = start(self.config, self.journal.as_ref());
+        let recovered = self.engine.recover(self.now).unwrap();
+        assert_eq!(recovered.damage, []);
+        assert_eq!(recovered.cut, 0);
     }
 
     fn step(&mut self, step: Step) {
@@ -240,6 +275,11 @@ impl World {
             }
             Step::ClockJumps(unix) => self.now.unix = unix,
             Step::Resize(capacity) => self.resize(capacity),
+            Step::TendJournal => {
+                self.engine.tend_journal(self.now).unwrap();
+                self.engine.sync_journal().unwrap();
+            }
+            Step::Crash(shards) => self.crash(shards),
         }
     }
 
@@ -322,14 +362,42 @@ impl World {
     }
 }
 
+/// In memory if the system has such a place, for this is not about the disk.
+fn directory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
+}
+
+fn start(config: Config, journal: Option<&TempDir>) -> Arc<Engine> {
+    let options = Options {
+        segment: 1 << 16,
+        most: 8,
+        id_width: 8,
+        owner: 7,
+    };
+    let journal = journal.map(|directory| Journal::open(directory.path(), options).unwrap());
+    Arc::new(Engine::with_journal(config, journal))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+    #[test]
+    fn every_history_with_crashes_equals_the_model(
+        steps in prop::collection::vec(step_with_journal(), 1..300),
+    ) {
+        let mut world = World::new(Policy::Clock, Some(directory()));
+        for step in steps {
+            world.step(step);
+        }
+        world.crash(8);
+        world.check_end();
+    }
+
     #[test]
     fn every_history_equals_the_model(
         steps in prop::collection::vec(step(), 1..300),
         policy in prop::sample::select(vec![Policy::Clock, Policy::Lru]),
     ) {
-        let mut world = World::new(policy);
+        let mut world = World::new(policy, None);
         for step in steps {
             world.step(step);
         }

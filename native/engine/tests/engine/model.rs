@@ -56,7 +56,7 @@ impl Model {
 /// Rows and deletes with their versions.
 #[derive(Debug, Default)]
 pub struct Store {
-    rows: BTreeMap<(Id, Channel), (Version, Option<ReadState>)>,
+    rows: BTreeMap<(Id, Channel), (Version, Option<(u64, ReadState)>)>,
     deleted: BTreeMap<Id, Version>,
 }
 
@@ -64,7 +64,10 @@ impl Store {
     pub fn commit(&mut self, batch: &[u8]) {
         for entry in Batch::check(batch).unwrap() {
             match entry.unwrap() {
-                Entry::Row(row) => self.write(row.user, row.channel, row.version, Some(row.state)),
+                Entry::Row(row) => {
+                    let written = Some((row.writer, row.state));
+                    self.write(row.user, row.channel, row.version, written);
+                }
                 Entry::DeleteChannel {
                     user,
                     channel,
@@ -80,14 +83,20 @@ impl Store {
         }
     }
 
-    fn write(&mut self, user: Id, channel: Channel, version: Version, state: Option<ReadState>) {
+    fn write(
+        &mut self,
+        user: Id,
+        channel: Channel,
+        version: Version,
+        row: Option<(u64, ReadState)>,
+    ) {
         let deleted = self.deleted.get(&user).copied().unwrap_or_default();
         let written = self
             .rows
             .get(&(user, channel))
             .map_or(0, |(version, _)| *version);
         if version > deleted.max(written) {
-            self.rows.insert((user, channel), (version, state));
+            self.rows.insert((user, channel), (version, row));
         }
     }
 
@@ -101,13 +110,13 @@ impl Store {
             });
         }
         let rows = self.rows.iter().filter(|((owner, _), _)| *owner == user);
-        for ((_, channel), (version, state)) in rows {
-            page.push(&match state {
-                Some(state) => Entry::Row(Row {
+        for ((_, channel), (version, row)) in rows {
+            page.push(&match row {
+                Some((writer, state)) => Entry::Row(Row {
                     user,
                     channel: *channel,
                     version: *version,
-                    writer: 0,
+                    writer: *writer,
                     state: *state,
                 }),
                 None => Entry::DeleteChannel {
@@ -123,7 +132,7 @@ impl Store {
     pub fn contents(&self) -> Model {
         let rows = self.rows.iter();
         Model(
-            rows.filter_map(|(key, (_, state))| Some((*key, (*state)?)))
+            rows.filter_map(|(key, (_, row))| Some((*key, (*row)?.1)))
                 .collect(),
         )
     }

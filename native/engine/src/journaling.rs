@@ -1,0 +1,354 @@
+//! What the engine does with its journal: operations are written down before they are carried out,
+//! forgotten when they are committed, and after a crash carried out again, each once.
+//!
+//! # Once
+//!
+//! An operation is stamped with a version under the lock of its shard, written down, and only
+//! then carried out; a commit stamps what it takes under the same lock. So a row that the store has
+//! at a version contains exactly the operations on it with lower ones, and of those that are read
+//! again, the others are carried out, in the order of their versions.
+//!
+//! The highest version of a commit is marked in the journal before the store sees it, so that later
+//! ones are above it in the next life too, whatever the clock says then.
+//!
+//! # All or nothing
+//!
+//! The operations of a batch count only with the record that ends it. Until that is written, nothing
+//! of the batch may reach the store, so a commit waits, after it took its snapshot, for the batches that had begun.
+//!
+//! # Forgetting
+//!
+//! When a segment is full, an epoch begins (see [`crate::flush`]), once the batches that may still write to
+//! the segment have ended. Who changed before belongs to an earlier epoch, so the segment can go when no user of
+//! an earlier epoch is left.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use ahash::AHashMap;
+use crossbeam_epoch::{Guard, pin};
+use parking_lot::Mutex;
+use read_states_journal::{Damage, Journal, Refusal, Reservation};
+
+use crate::batch::Version;
+use crate::engine::{Engine, UserOperation};
+use crate::flush::Epoch;
+use crate::gate::{Gate, Inside};
+use crate::id::Id;
+use crate::journal_record::{self, END_WORDS, Encoded, Said};
+use crate::ledger::Ledger;
+use crate::now::{Micros, Now};
+use crate::operation::Operation;
+use crate::shard::WriteError;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Journaling {
+    pub journal: Journal,
+    batches: Gate,
+    /// The number of the next batch.
+    next_batch: AtomicU64,
+    upkeep: Mutex<Upkeep>,
+}
+
+#[derive(Debug, Default)]
+struct Upkeep {
+    /// Segments up to which all can go when the epoch's flush is done, oldest first.
+    checkpoints: VecDeque<(u64, Epoch)>,
+    sealed_at: Micros,
+}
+
+/// A batch that is being written down.
+#[derive(Debug)]
+pub(crate) struct BatchLog<'a> {
+    reservation: RefCell<Reservation>,
+    batch: u64,
+    records: std::cell::Cell<u64>,
+    oldest: u64,
+    _inside: Inside<'a>,
+}
+
+/// What was found in the journal at the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Operations that wait now, to be merged when their users are loaded.
+    pub operations: usize,
+    /// Operations of batches that were not whole.
+    pub cut: usize,
+    /// What could not be read.
+    pub damage: Vec<Damage>,
+}
+
+impl From<Refusal> for WriteError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Full => WriteError::Overloaded,
+            Refusal::NoSpace => WriteError::NoSpace,
+            Refusal::Failed => WriteError::JournalFailed,
+        }
+    }
+}
+
+impl Journaling {
+    pub fn new(journal: Journal) -> Self {
+        Journaling {
+            journal,
+            batches: Gate::default(),
+            next_batch: AtomicU64::new(1),
+            upkeep: Mutex::default(),
+        }
+    }
+
+    /// Begins a batch: there is room for all of it.
+    pub fn begin_batch(
+        &self,
+        operations: &[UserOperation],
+        guard: &Guard,
+    ) -> Result<BatchLog<'_>, Refusal> {
+        let inside = self.batches.enter();
+        let words = operations
+            .iter()
+            .map(|operation| journal_record::words_in_batch(&operation.operation))
+            .chain([END_WORDS]);
+        let oldest = self.journal.oldest_open(guard);
+        Ok(BatchLog {
+            reservation: RefCell::new(self.journal.reserve(words, guard)?),
+            batch: self.next_batch.fetch_add(1, Relaxed),
+            records: std::cell::Cell::new(0),
+            oldest,
+            _inside: inside,
+        })
+    }
+
+    /// A commit with versions up to this one may be given to the store when this returns.
+    pub fn before_commit(&self, highest: Version) {
+        self.journal.mark(highest);
+        self.await_batches();
+    }
+
+    /// Returns when the batches that had begun are whole.
+    fn await_batches(&self) {
+        self.batches.wait();
+    }
+
+    /// Writes an operation down.
+    #[inline]
+    pub fn write(
+        &self,
+        version: Version,
+        user: Id,
+        operation: &Operation,
+        batch: Option<&BatchLog>,
+        guard: &Guard,
+    ) -> Result<(), Refusal> {
+        let number = batch.map(|log| log.batch);
+        let record = Encoded::operation(version, user, operation, number);
+        match batch {
+            None => self.journal.append(record.tag, record.words(), guard),
+            Some(log) => {
+                log.append(&record);
+                log.records.set(log.records.get() + 1);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl BatchLog<'_> {
+    fn append(&self, record: &Encoded) {
+        self.reservation
+            .borrow_mut()
+            .append(record.tag, record.words());
+    }
+
+    /// All of it was carried out.
+    pub fn finish(self) {
+        let end = Encoded::batch_end(self.batch, self.records.get(), self.oldest);
+        self.append(&end);
+    }
+}
+
+impl Engine {
+    /// What the journal has of an earlier life, carried out again: its operations wait for their
+    /// users to be loaded. To be called once, before all else.
+    pub fn recover(&self, now: Now) -> io::Result<Recovered> {
+        let Some(journaling) = &self.shared().journaling else {
+            return Ok(Recovered::default());
+        };
+        let mut reader = journaling.journal.reader();
+        let mut known = Known::default();
+        reader.for_each(|tag, words| known.note(journal_record::decode(tag, words)))?;
+        journaling
+            .next_batch
+            .store(known.highest_batch + 1, Relaxed);
+        let highest = known.highest.max(journaling.journal.highest_mark());
+        for mut shard in self.shards() {
+            shard.ledger.stamp.raise(highest);
+        }
+        let oldest = reader.oldest();
+        let mut recovered = Recovered::default();
+        reader.for_each(|tag, words| {
+            if let Some(Said::Operation {
+                version,
+                user,
+                operation,
+                batch,
+            }) = journal_record::decode(tag, words)
+            {
+                if batch.is_none_or(|batch| known.is_whole(batch, oldest)) {
+                    let hash = self.hash(user);
+                    let mut shard = self.shard(hash);
+                    shard.recover(self.shared(), hash, user, (version, operation), now);
+                    recovered.operations += 1;
+                } else {
+                    recovered.cut += 1;
+                }
+            }
+        })?;
+        recovered.damage = reader.damage().to_vec();
+        for mut shard in self.shards() {
+            // Those of a batch lie where its room was taken.
+            shard.absents.each(|absent| absent.pending.sort());
+        }
+        let mut upkeep = journaling.upkeep.lock();
+        upkeep.sealed_at = now.monotonic;
+        self.checkpoint(journaling, &mut upkeep);
+        Ok(recovered)
+    }
+
+    /// Sees to it that there is a next segment, and that those which are committed go. May wait for the
+    /// disk. Says whether the journal is so full that commits should hurry.
+    pub fn tend_journal(&self, now: Now) -> io::Result<bool> {
+        let Some(journaling) = &self.shared().journaling else {
+            return Ok(false);
+        };
+        let journal = &journaling.journal;
+        journal.prepare();
+        let mut upkeep = journaling.upkeep.lock();
+        // So that it is not much that is read again after a crash, even if little is written.
+        if now.monotonic.saturating_sub(upkeep.sealed_at) >= self.shared().commit_after {
+            upkeep.sealed_at = now.monotonic;
+            journal.seal(&pin());
+        }
+        self.checkpoint(journaling, &mut upkeep);
+        while let Some(&(segment, flush)) = upkeep.checkpoints.front() {
+            if !self.is_flushed_everywhere(flush) {
+                break;
+            }
+            journal.forget(segment)?;
+            upkeep.checkpoints.pop_front();
+        }
+        journal.prepare();
+        let figures = journal.figures();
+        let hurry = figures.bytes > figures.most / 2 && !upkeep.checkpoints.is_empty();
+        if hurry {
+            for mut shard in self.shards() {
+                shard.ledger.due.flush();
+            }
+        }
+        Ok(hurry)
+    }
+
+    /// Begins an epoch if a segment is sealed that belongs to none.
+    fn checkpoint(&self, journaling: &Journaling, upkeep: &mut Upkeep) {
+        let sealed = journaling.journal.newest_sealed();
+        let known = upkeep.checkpoints.back().map(|(segment, _)| *segment);
+        if let Some(sealed) = sealed.filter(|sealed| known.is_none_or(|known| *sealed > known)) {
+            journaling.await_batches();
+            let flush = self.next_flush();
+            for mut shard in self.shards() {
+                shard.ledger.epochs.start(flush);
+            }
+            upkeep.checkpoints.push_back((sealed, flush));
+        }
+    }
+
+    fn is_flushed_everywhere(&self, flush: Epoch) -> bool {
+        self.shards()
+            .all(|shard| shard.ledger.epochs.is_flushed(flush))
+    }
+
+    /// Waits until every operation that was answered is on the disk.
+    pub fn sync_journal(&self) -> io::Result<()> {
+        match &self.shared().journaling {
+            Some(journaling) => journaling.journal.sync(),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets go of the journal, for whoever opens it next. If everything is committed, nothing is left of it.
+    pub fn close_journal(&self) -> io::Result<()> {
+        let Some(journaling) = &self.shared().journaling else {
+            return Ok(());
+        };
+        let clean = self
+            .shards()
+            .all(|shard| shard.ledger.counts.uncommitted_users == 0);
+        journaling.journal.close(clean)
+    }
+}
+
+/// What has to be known of all records before the first is carried out.
+#[derive(Debug, Default)]
+struct Known {
+    highest: Version,
+    highest_batch: u64,
+    records: AHashMap<u64, u64>,
+    ends: AHashMap<u64, (u64, u64)>,
+}
+
+impl Known {
+    fn note(&mut self, said: Option<Said>) {
+        match said {
+            Some(Said::Operation { version, batch, .. }) => {
+                self.highest = self.highest.max(version);
+                if let Some(batch) = batch {
+                    self.highest_batch = self.highest_batch.max(batch);
+                    *self.records.entry(batch).or_default() += 1;
+                }
+            }
+            Some(Said::BatchEnd {
+                batch,
+                records,
+                oldest,
+            }) => {
+                self.highest_batch = self.highest_batch.max(batch);
+                self.ends.insert(batch, (records, oldest));
+            }
+            None => {}
+        }
+    }
+
+    /// Whether all of a batch was written. What is in segments that are gone already was committed.
+    fn is_whole(&self, batch: u64, oldest_segment: u64) -> bool {
+        let end = self.ends.get(&batch);
+        end.is_some_and(|(records, oldest)| {
+            *oldest < oldest_segment || self.records.get(&batch) == Some(records)
+        })
+    }
+}
+
+impl Ledger {
+    /// The version of an operation, which is written down with it where there is a journal.
+    #[inline]
+    pub fn note(
+        &mut self,
+        shared: &crate::shared::Shared,
+        write: &crate::shard::Write,
+    ) -> Result<Version, WriteError> {
+        let version = self.stamp.next(write.now);
+        if let Some(journaling) = &shared.journaling {
+            let crate::shard::Write {
+                user,
+                operation,
+                batch,
+                guard,
+                ..
+            } = *write;
+            journaling.write(version, user, operation, batch, guard)?;
+        }
+        Ok(version)
+    }
+}

@@ -1,0 +1,58 @@
+//! Why a journal cannot be opened, or cannot take a record now.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a journal cannot be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// Another instance has it open.
+    InUse(PathBuf),
+    /// A file in the directory is of another version of the library.
+    NotOurs(PathBuf, String),
+    /// The operating system refused something.
+    Io(PathBuf, io::Error),
+}
+
+impl OpenError {
+    pub(crate) fn io(path: &Path, error: io::Error) -> Self {
+        OpenError::Io(path.to_owned(), error)
+    }
+
+    /// Its name for programs.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            OpenError::InUse(_) => "in_use",
+            OpenError::NotOurs(..) => "not_ours",
+            OpenError::Io(..) => "io",
+        }
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::InUse(path) => {
+                write!(f, "the journal in {} is in use", path.display())
+            }
+            OpenError::NotOurs(path, why) => {
+                write!(f, "{} is no journal of this version: {why}", path.display())
+            }
+            OpenError::Io(path, error) => write!(f, "{}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// Why a record cannot be taken now. Nothing of it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The journal has as many bytes as it may have, or the next segment is not prepared yet.
+    Full,
+    /// The next segment could not be made: there is no room on the disk.
+    NoSpace,
+    /// The next segment could not be made for another reason.
+    Failed,
+}

@@ -1,0 +1,458 @@
+//! The segments of a directory: one that is appended to, those before it, and one ready to be next.
+
+use std::collections::VecDeque;
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Release};
+
+use crossbeam_epoch::{Atomic, Guard, Owned};
+use parking_lot::Mutex;
+
+use crate::error::{OpenError, Refusal};
+use crate::reader::Reader;
+use crate::record::{FILLER, MAX_WORDS, Tag, size};
+use crate::segment::{EXTENSION, HEADER, Header, Segment, path, read_header};
+
+const LOCK: &str = "lock";
+
+/// How large a journal may become.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Bytes of a segment, a multiple of 64 KB.
+    pub segment: usize,
+    /// Segments, of which two are needed at least: the one that is written to, and the next.
+    pub most: usize,
+    /// Width of the ids in the words, in bytes: another one's journal is refused.
+    pub id_width: u8,
+    /// Whose journal it is, unless it is somebody's already, see [`Journal::owner`].
+    pub owner: u64,
+}
+
+/// Figures at a glance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Bytes of all files.
+    pub bytes: usize,
+    /// Bytes that they may become.
+    pub most: usize,
+}
+
+/// See the module. It belongs to one process, until it is dropped.
+#[derive(Debug)]
+pub struct Journal {
+    directory: PathBuf,
+    options: Options,
+    /// Never null.
+    current: Atomic<Arc<Segment>>,
+    files: Mutex<Files>,
+    /// Held while a file is made.
+    making: Mutex<()>,
+    lock: File,
+}
+
+#[derive(Debug)]
+struct Files {
+    /// Of an earlier life, still to be kept, oldest first.
+    old: Vec<(u64, PathBuf)>,
+    /// Full, oldest first.
+    sealed: VecDeque<Sealed>,
+    spare: Option<Arc<Segment>>,
+    next: u64,
+    mark: u64,
+    /// Why there is no spare one, if that is the disk's fault.
+    refusal: Option<Refusal>,
+}
+
+#[derive(Debug)]
+struct Sealed {
+    segment: Arc<Segment>,
+    synced: bool,
+}
+
+/// Room for several records, which are written one by one.
+#[derive(Debug, Default)]
+pub struct Reservation {
+    rooms: VecDeque<Room>,
+}
+
+#[derive(Debug)]
+struct Room {
+    segment: Arc<Segment>,
+    start: usize,
+    next: usize,
+    end: usize,
+}
+
+impl Journal {
+    /// Opens the journal in a directory, which is made if it is not there, and begins a new segment. What
+    /// was appended in an earlier life is kept until [`Journal::forget`], and read by [`Journal::reader`].
+    ///
+    /// # Panics
+    ///
+    /// If the options are not possible.
+    pub fn open(directory: &Path, mut options: Options) -> Result<Self, OpenError> {
+        assert!(options.segment.is_multiple_of(1 << 16) && options.most >= 2);
+        let io = |error| OpenError::io(directory, error);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(io)?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(directory.join(LOCK))
+            .map_err(io)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(directory.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        }
+        let (old, header) = segments(directory, options.id_width)?;
+        if let Some(header) = header {
+            options.owner = header.owner;
+        }
+        let mark = header.map_or(0, |header| header.mark);
+        let next = old.last().map_or(0, |(sequence, _)| sequence + 1);
+        let create = |sequence| {
+            Segment::create(directory, sequence, &options)
+                .map(Arc::new)
+                .map_err(io)
+        };
+        let first = create(next)?;
+        first.mark(mark);
+        let files = Files {
+            old,
+            sealed: VecDeque::new(),
+            spare: Some(create(next + 1)?),
+            next: next + 2,
+            mark,
+            refusal: None,
+        };
+        Ok(Journal {
+            directory: directory.to_owned(),
+            options,
+            current: Atomic::new(first),
+            files: Mutex::new(files),
+            making: Mutex::new(()),
+            lock,
+        })
+    }
+
+    /// Whose journal it is: of the options with which it was opened when it was empty.
+    pub fn owner(&self) -> u64 {
+        self.options.owner
+    }
+
+    /// Writes down a number that outlives all segments, if it is higher than all before.
+    pub fn mark(&self, value: u64) {
+        let mut files = self.files.lock();
+        if value > files.mark {
+            files.mark = value;
+            self.current(&crossbeam_epoch::pin()).mark(value);
+        }
+    }
+
+    /// The highest number that was ever marked, 0 if none.
+    pub fn highest_mark(&self) -> u64 {
+        self.files.lock().mark
+    }
+
+    /// What was appended in an earlier life.
+    pub fn reader(&self) -> Reader {
+        Reader::new(self.files.lock().old.clone())
+    }
+
+    #[inline]
+    fn current<'g>(&self, guard: &'g Guard) -> &'g Arc<Segment> {
+        let current = self.current.load(Acquire, guard);
+        // SAFETY: it is never null, and a segment that was replaced is dropped only after everybody
+        // who was pinned then has unpinned.
+        unsafe { current.deref() }
+    }
+
+    /// Appends a record. When this returns, it survives the death of the process.
+    #[inline]
+    pub fn append(&self, tag: Tag, words: &[u64], guard: &Guard) -> Result<(), Refusal> {
+        loop {
+            let segment = self.current(guard);
+            if let Some(at) = segment.take(size(words.len())) {
+                segment.write(at, tag, words);
+                return Ok(());
+            }
+            self.go_on(segment.sequence, guard)?;
+        }
+    }
+
+    /// Takes room for records with so many words each, which may be written in any order: all of it or none.
+    pub fn reserve(
+        &self,
+        words: impl Iterator<Item = usize>,
+        guard: &Guard,
+    ) -> Result<Reservation, Refusal> {
+        // In another order something may be left at the end of each room.
+        const LEFT: usize = size(MAX_WORDS);
+        let mut reservation = Reservation::default();
+        let mut wanted = LEFT;
+        // A segment has room for a share of a very large one.
+        let most = (self.options.segment - HEADER) / 4;
+        for words in words {
+            if wanted + size(words) > most {
+                reservation.rooms.push_back(self.room(wanted, guard)?);
+                wanted = LEFT;
+            }
+            wanted += size(words);
+        }
+        reservation.rooms.push_back(self.room(wanted, guard)?);
+        Ok(reservation)
+    }
+
+    fn room(&self, bytes: usize, guard: &Guard) -> Result<Room, Refusal> {
+        loop {
+            let segment = self.current(guard);
+            if let Some(start) = segment.take(bytes) {
+                return Ok(Room {
+                    segment: Arc::clone(segment),
+                    start,
+                    next: start,
+                    end: start + bytes,
+                });
+            }
+            self.go_on(segment.sequence, guard)?;
+        }
+    }
+
+    /// The next segment takes the place of one that is full.
+    #[cold]
+    fn go_on(&self, full: u64, guard: &Guard) -> Result<(), Refusal> {
+        let mut files = self.files.lock();
+        let segment = self.current(guard);
+        if segment.sequence != full {
+            return Ok(());
+        }
+        let Some(spare) = files.spare.take() else {
+            return Err(files.refusal.unwrap_or(Refusal::Full));
+        };
+        spare.mark(files.mark);
+        files.sealed.push_back(Sealed {
+            segment: Arc::clone(segment),
+            synced: false,
+        });
+        let replaced = self.current.swap(Owned::new(spare), Release, guard);
+        // SAFETY: nobody finds it any more, and who has it is pinned.
+        unsafe { guard.defer_destroy(replaced) };
+        Ok(())
+    }
+
+    /// Goes on with the next segment, so that this one can be forgotten some time. Does nothing if there
+    /// is nothing in it, or no next one.
+    pub fn seal(&self, guard: &Guard) {
+        let segment = self.current(guard);
+        if !segment.is_empty() {
+            let sequence = segment.sequence;
+            // Whoever has it may go on writing to it, as if it was full.
+            let _ = self.go_on(sequence, guard);
+        }
+    }
+
+    /// The number of the newest segment that nothing is appended to any more, except into room that was taken.
+    pub fn newest_sealed(&self) -> Option<u64> {
+        let files = self.files.lock();
+        let sealed = files.sealed.back().map(|sealed| sealed.segment.sequence);
+        sealed.or(files.old.last().map(|(sequence, _)| *sequence))
+    }
+
+    /// Makes the segment that will be next, if there is none and the bound allows it. Takes some 20 ms.
+    pub fn prepare(&self) {
+        let _making = self.making.lock();
+        let sequence = {
+            let mut files = self.files.lock();
+            if files.spare.is_some() {
+                return;
+            }
+            if files.count() >= self.options.most {
+                files.refusal = None;
+                return;
+            }
+            files.next += 1;
+            files.next - 1
+        };
+        let made = Segment::create(&self.directory, sequence, &self.options);
+        let mut files = self.files.lock();
+        match made {
+            Ok(made) => {
+                files.spare = Some(Arc::new(made));
+                files.refusal = None;
+            }
+            Err(error) => {
+                files.refusal = Some(match error.kind() {
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Refusal::NoSpace,
+                    _ => Refusal::Failed,
+                });
+            }
+        }
+    }
+
+    /// Waits until everything that was appended before is on the disk.
+    pub fn sync(&self) -> io::Result<()> {
+        let sealed: Vec<_> = {
+            let files = self.files.lock();
+            let left = files.sealed.iter().filter(|sealed| !sealed.synced);
+            left.map(|sealed| Arc::clone(&sealed.segment)).collect()
+        };
+        let mut done = vec![];
+        for segment in &sealed {
+            if !segment.sync(false)? {
+                done.push(segment.sequence);
+            }
+        }
+        let guard = crossbeam_epoch::pin();
+        let current = Arc::clone(self.current(&guard));
+        drop(guard);
+        current.sync(true)?;
+        for sealed in &mut self.files.lock().sealed {
+            sealed.synced |= done.contains(&sealed.segment.sequence);
+        }
+        Ok(())
+    }
+
+    /// The number of the oldest segment that room can be taken in now.
+    pub fn oldest_open(&self, guard: &Guard) -> u64 {
+        self.current(guard).sequence
+    }
+
+    /// Syncs, and lets go of the directory, for whoever opens it next. If `forget`, no record is left in it. Nothing
+    /// may be appended any more: it would be lost.
+    pub fn close(&self, forget: bool) -> io::Result<()> {
+        if forget {
+            self.seal(&crossbeam_epoch::pin());
+            if let Some(sealed) = self.newest_sealed() {
+                self.forget(sealed)?;
+            }
+        }
+        self.sync()?;
+        let spare = self.files.lock().spare.take();
+        if let Some(spare) = spare {
+            fs::remove_file(spare.file().1)?;
+        }
+        self.lock.unlock()
+    }
+
+    /// Removes the segments up to this one, which must be sealed.
+    pub fn forget(&self, sequence: u64) -> io::Result<()> {
+        loop {
+            let mut files = self.files.lock();
+            let oldest = match (files.old.first(), files.sealed.front()) {
+                (Some((number, path)), _) => Some((*number, path.clone())),
+                (None, Some(sealed)) => Some(sealed.segment.file()),
+                (None, None) => None,
+            };
+            let Some((_, path)) = oldest.filter(|(number, _)| *number <= sequence) else {
+                return Ok(());
+            };
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ if files.old.is_empty() => drop(files.sealed.pop_front()),
+                _ => drop(files.old.remove(0)),
+            }
+        }
+    }
+
+    /// Figures at a glance.
+    pub fn figures(&self) -> Figures {
+        Figures {
+            bytes: self.files.lock().count() * self.options.segment,
+            most: self.options.most * self.options.segment,
+        }
+    }
+}
+
+impl Files {
+    fn count(&self) -> usize {
+        self.old.len() + self.sealed.len() + usize::from(self.spare.is_some()) + 1
+    }
+}
+
+impl Reservation {
+    /// Writes the next record. It must have as many words as room was taken for.
+    ///
+    /// # Panics
+    ///
+    /// If there is no room left.
+    pub fn append(&mut self, tag: Tag, words: &[u64]) {
+        let bytes = size(words.len());
+        while let Some(room) = self.rooms.front_mut() {
+            if room.next + bytes <= room.end {
+                room.segment.write(room.next, tag, words);
+                room.next += bytes;
+                return;
+            }
+            self.leave();
+        }
+        panic!("a record that no room was taken for");
+    }
+
+    fn leave(&mut self) {
+        if let Some(room) = self.rooms.pop_front() {
+            let mut at = room.next;
+            // So that what stays empty does not look like something that was lost.
+            while at < room.end {
+                let words = ((room.end - at) / 8 - 1).min(MAX_WORDS);
+                room.segment.write(at, FILLER, &[0; MAX_WORDS][..words]);
+                at += size(words);
+            }
+            room.segment.written_late(room.start);
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        while !self.rooms.is_empty() {
+            self.leave();
+        }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        let current = std::mem::replace(&mut self.current, Atomic::null());
+        // SAFETY: `&mut self` means that nobody else has it, and it was put there by `Atomic::new` or
+        // `Owned::new`.
+        drop(unsafe { current.try_into_owned() });
+        // Closing the file is not enough while a child process that was just forked shares it. An error leaves the
+        // lock to the closing.
+        let _ = self.lock.unlock();
+    }
+}
+
+/// The segments in a directory, oldest first, and what their headers say: the owner, and the highest mark.
+fn segments(
+    directory: &Path,
+    id_width: u8,
+) -> Result<(Vec<(u64, PathBuf)>, Option<Header>), OpenError> {
+    let io = |error| OpenError::io(directory, error);
+    let (mut found, mut said) = (vec![], None::<Header>);
+    for entry in fs::read_dir(directory).map_err(io)? {
+        let file = PathBuf::from(entry.map_err(io)?.file_name());
+        let number = file
+            .file_stem()
+            .and_then(|stem| stem.to_str()?.parse().ok());
+        let Some(number) = number.filter(|_| file.extension().is_some_and(|it| it == EXTENSION))
+        else {
+            continue;
+        };
+        let path = path(directory, number);
+        if let Some(header) = read_header(&path, id_width)? {
+            let mark = said.map_or(0, |said| said.mark).max(header.mark);
+            said = Some(Header { mark, ..header });
+        }
+        found.push((number, path));
+    }
+    found.sort_unstable();
+    Ok((found, said))
+}

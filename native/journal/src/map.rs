@@ -1,0 +1,114 @@
+//! A file of a fixed size in memory.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
+
+/// What a page is a multiple of, on every system this runs on, or the page itself.
+const PAGE: usize = 1 << 16;
+
+/// A mapping that is shared with the file. Its words are atomics, because several threads write to
+/// it; each of them to words that are its own.
+#[derive(Debug)]
+pub(crate) struct Map {
+    words: NonNull<AtomicU64>,
+    bytes: usize,
+}
+
+// SAFETY: the mapping belongs to no thread, and all access is through atomics or by the system.
+unsafe impl Send for Map {}
+// SAFETY: as above.
+unsafe impl Sync for Map {}
+
+impl Map {
+    /// Takes the room for `bytes` on the disk, so that a write to memory never finds it full, and
+    /// maps it. The file must be empty.
+    pub fn new(file: &File, bytes: usize) -> io::Result<Self> {
+        fallocate(file.as_fd(), FallocateFlags::empty(), 0, bytes as u64)?;
+        // SAFETY: a new mapping, at an address of the system's choice, overlaps no other memory. That
+        // somebody else changes or cuts the file is ruled out by its permissions and the lock of the
+        // directory; who has both may kill this process as well.
+        let start = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                file.as_fd(),
+                0,
+            )?
+        };
+        let words = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let map = Map { words, bytes };
+        map.populate()?;
+        Ok(map)
+    }
+
+    /// Has the system make every page ready to be written, which it would else do on the time of who writes first.
+    fn populate(&self) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::mm::{Advice, madvise};
+            // SAFETY: the range is the mapping, and the advice does not change what is in it.
+            let advised = unsafe {
+                madvise(
+                    self.words.as_ptr().cast(),
+                    self.bytes,
+                    Advice::LinuxPopulateWrite,
+                )
+            };
+            match advised {
+                // A system that is too old for it.
+                Err(rustix::io::Errno::INVAL) => Ok(()),
+                advised => Ok(advised?),
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        Ok(())
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Writes words, at a place in bytes that is a multiple of 8.
+    #[inline]
+    pub fn write(&self, at: usize, words: &[u64]) {
+        assert!(at.is_multiple_of(8) && at + 8 * words.len() <= self.bytes);
+        for (index, word) in words.iter().enumerate() {
+            // SAFETY: the place is in the mapping, and aligned, see above.
+            let place = unsafe { self.words.add(at / 8 + index).as_ref() };
+            place.store(*word, Relaxed);
+        }
+    }
+
+    /// Waits until the pages of this range are on the disk.
+    pub fn sync(&self, from: usize, to: usize) -> io::Result<()> {
+        let from = from / PAGE * PAGE;
+        let to = to.min(self.bytes);
+        if from < to {
+            // SAFETY: the range is part of the mapping, and starts at a page.
+            unsafe {
+                msync(
+                    self.words.as_ptr().cast::<u8>().add(from).cast(),
+                    to - from,
+                    MsyncFlags::SYNC,
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and nobody refers to it any more. Should it fail, that much
+        // address space is lost.
+        let _ = unsafe { munmap(self.words.as_ptr().cast(), self.bytes) };
+    }
+}

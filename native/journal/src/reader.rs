@@ -1,0 +1,95 @@
+//! Reading a journal that nobody writes to any more.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::record::{self, FILLER, Tag, size};
+use crate::segment::HEADER;
+
+/// Bytes that are no record, before or between records, or instead of any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file.
+    pub path: PathBuf,
+    /// Where in it.
+    pub at: usize,
+    /// How many.
+    pub bytes: usize,
+    /// Whether all of them are zero: room that was taken when the process died, or pages that did not reach the disk.
+    pub zero: bool,
+}
+
+/// The records of the segments of a journal, oldest first.
+#[derive(Debug)]
+pub struct Reader {
+    pub(crate) segments: Vec<(u64, PathBuf)>,
+    damage: Vec<Damage>,
+}
+
+impl Reader {
+    pub(crate) fn new(segments: Vec<(u64, PathBuf)>) -> Self {
+        Reader {
+            segments,
+            damage: vec![],
+        }
+    }
+
+    /// The number of the oldest segment, if there is one.
+    pub fn oldest(&self) -> u64 {
+        self.segments.first().map_or(0, |(sequence, _)| *sequence)
+    }
+
+    /// Hands out every whole record, each segment's in the order in which their room was taken.
+    pub fn for_each(&mut self, mut each: impl FnMut(Tag, &[u64])) -> io::Result<()> {
+        self.damage.clear();
+        for (sequence, path) in &self.segments {
+            let bytes = fs::read(path)?;
+            read_segment(*sequence, path, &bytes, &mut self.damage, &mut each);
+        }
+        Ok(())
+    }
+
+    /// What the last reading could not read.
+    pub fn damage(&self) -> &[Damage] {
+        &self.damage
+    }
+}
+
+fn read_segment(
+    sequence: u64,
+    path: &Path,
+    bytes: &[u8],
+    damage: &mut Vec<Damage>,
+    each: &mut impl FnMut(Tag, &[u64]),
+) {
+    let mut at = HEADER.min(bytes.len());
+    let mut gap = at;
+    let mut passed = |from: usize, to: usize| {
+        let zero = bytes[from..to].iter().all(|byte| *byte == 0);
+        if from < to {
+            let (path, bytes) = (path.to_owned(), to - from);
+            damage.push(Damage {
+                path,
+                at: from,
+                bytes,
+                zero,
+            });
+        }
+    };
+    while at < bytes.len() {
+        let Some((tag, count, words)) = record::read(sequence, &bytes[at..]) else {
+            at += size(0);
+            continue;
+        };
+        passed(gap, at);
+        if tag != FILLER {
+            each(tag, &words[..count]);
+        }
+        at += size(count);
+        gap = at;
+    }
+    // Zeros at the end are room for more.
+    let last = bytes[gap..].iter().rposition(|byte| *byte != 0);
+    passed(gap, last.map_or(gap, |last| gap + last + 1));
+}

@@ -1,0 +1,199 @@
+//! One file of the journal, as long as it is written to.
+//!
+//! ```text
+//! magic: 8 bytes | number: 8 | id width: 8 | owner: 8 | checksum: 8 | mark | mark | zeros to 128 | records
+//! mark       value: 8 bytes | checksum: 8
+//! ```
+//!
+//! Room is taken by adding to one number, so those who append do not wait for each other.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use crate::error::OpenError;
+use crate::journal::Options;
+use crate::map::Map;
+use crate::record::{self, Tag, size};
+
+/// Bytes before the first record.
+pub(crate) const HEADER: usize = 128;
+
+/// Where the marks are. They are written in turn, so that one is whole at any moment.
+const MARKS: [usize; 2] = [40, 56];
+
+const MAGIC: u64 = u64::from_le_bytes(*b"RSJRNL\0\x01");
+
+/// Of the names of files.
+pub(crate) const EXTENSION: &str = "journal";
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub sequence: u64,
+    path: PathBuf,
+    map: Map,
+    /// Where the next record goes; past the end once it is full.
+    next: AtomicUsize,
+    /// The first byte that a reservation has written since the last sync.
+    late: AtomicUsize,
+    synced: Mutex<Synced>,
+    next_mark: Mutex<usize>,
+}
+
+/// Two syncs ago, and one: what was taken before the older one is on the disk.
+#[derive(Clone, Copy, Debug)]
+struct Synced {
+    earlier: usize,
+    last: usize,
+}
+
+pub(crate) fn path(directory: &Path, sequence: u64) -> PathBuf {
+    directory.join(format!("{sequence:016}.{EXTENSION}"))
+}
+
+/// What the header of a segment says, beyond what has to be so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub owner: u64,
+    pub mark: u64,
+}
+
+/// Reads a header. One that is damaged or was never written says nothing, and need not: the file's name has
+/// the number, and the records have their checksums.
+pub(crate) fn read_header(path: &Path, id_width: u8) -> Result<Option<Header>, OpenError> {
+    let mut bytes = vec![];
+    File::open(path)
+        .and_then(|file| file.take(HEADER as u64).read_to_end(&mut bytes))
+        .map_err(|error| OpenError::io(path, error))?;
+    let (words, _) = bytes.as_chunks::<8>();
+    let words = words.iter().map(|word| u64::from_le_bytes(*word));
+    let words: Vec<u64> = words.collect();
+    let [magic, _, width, owner, sum, ..] = words[..] else {
+        return Ok(None);
+    };
+    if sum != checksum(&words[..4]) {
+        return Ok(None);
+    }
+    let not_ours = |why| Err(OpenError::NotOurs(path.to_owned(), why));
+    if magic != MAGIC {
+        return not_ours(format!("its format is {magic:x}"));
+    }
+    if width != u64::from(id_width) {
+        return not_ours(format!("its ids have {width} bytes"));
+    }
+    let marks = MARKS.iter().filter_map(|at| match words[at / 8..] {
+        [value, sum, ..] if sum == checksum(&[value]) => Some(value),
+        _ => None,
+    });
+    let mark = marks.max().unwrap_or_default();
+    Ok(Some(Header { owner, mark }))
+}
+
+fn checksum(words: &[u64]) -> u64 {
+    record::head(0, [0; 3], words)
+}
+
+impl Segment {
+    /// Makes the file, for its owner only, with all the room it will need.
+    pub fn create(directory: &Path, sequence: u64, options: &Options) -> io::Result<Self> {
+        let path = path(directory, sequence);
+        let make = || {
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)?;
+            let map = Map::new(&file, options.segment)?;
+            let header = [MAGIC, sequence, u64::from(options.id_width), options.owner];
+            map.write(0, &header);
+            map.write(32, &[checksum(&header)]);
+            map.sync(0, HEADER)?;
+            file.sync_all()?;
+            File::open(directory)?.sync_all()?;
+            Ok(map)
+        };
+        let map = make().inspect_err(|error: &io::Error| {
+            if error.kind() != io::ErrorKind::AlreadyExists {
+                // Some file systems leave a part of it.
+                let _ = fs::remove_file(&path);
+            }
+        })?;
+        Ok(Segment {
+            sequence,
+            path,
+            map,
+            next: AtomicUsize::new(HEADER),
+            late: AtomicUsize::new(usize::MAX),
+            synced: Mutex::new(Synced {
+                earlier: HEADER,
+                last: HEADER,
+            }),
+            next_mark: Mutex::new(0),
+        })
+    }
+
+    /// Whether nothing was ever taken.
+    pub fn is_empty(&self) -> bool {
+        self.next.load(Relaxed) == HEADER
+    }
+
+    /// Takes room, or `None` if there is not enough.
+    #[inline]
+    pub fn take(&self, bytes: usize) -> Option<usize> {
+        let at = self.next.fetch_add(bytes, Relaxed);
+        (at + bytes <= self.map.bytes()).then_some(at)
+    }
+
+    /// Writes a record into room that was taken for it.
+    #[inline]
+    pub fn write(&self, at: usize, tag: Tag, words: &[u64]) {
+        self.map.write(at + size(0), words);
+        // Last, so that it is rare that a record is cut by a crash, though it would be noticed.
+        self.map
+            .write(at, &[record::head(self.sequence, tag, words)]);
+    }
+
+    /// Writes a mark in the place of the one before the last.
+    pub fn mark(&self, value: u64) {
+        let mut next = self.next_mark.lock();
+        self.map.write(MARKS[*next], &[value, checksum(&[value])]);
+        *next = 1 - *next;
+        drop(next);
+        self.written_late(0);
+    }
+
+    /// Says that something from `from` on was written later than it was taken.
+    pub fn written_late(&self, from: usize) {
+        self.late.fetch_min(from, Relaxed);
+    }
+
+    /// Waits until all records that were written before are on the disk. Says whether there can be more.
+    pub fn sync(&self, is_current: bool) -> io::Result<bool> {
+        let mut synced = self.synced.lock();
+        let late = self.late.swap(usize::MAX, Relaxed);
+        let to = self.next.load(Relaxed).min(self.map.bytes());
+        let from = synced.earlier.min(late);
+        if let Err(error) = self.map.sync(from, to) {
+            self.written_late(late);
+            return Err(error);
+        }
+        // A record may have been taken before the last sync and written after it.
+        let more = is_current || synced.last < to || late < usize::MAX;
+        *synced = Synced {
+            earlier: synced.last,
+            last: to,
+        };
+        Ok(more)
+    }
+
+    /// Its number and its file.
+    pub fn file(&self) -> (u64, PathBuf) {
+        (self.sequence, self.path.clone())
+    }
+}

@@ -1,0 +1,219 @@
+//! The journal from outside.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crossbeam_epoch::pin;
+use proptest::prelude::*;
+use read_states_journal::{Damage, Journal, OpenError, Options, Refusal};
+use tempfile::TempDir;
+
+const OPTIONS: Options = Options {
+    segment: 1 << 16,
+    most: 4,
+    id_width: 8,
+    owner: 1,
+};
+
+const TAG: [u8; 3] = [1, 2, 3];
+
+fn open(directory: &Path) -> Journal {
+    Journal::open(directory, OPTIONS).unwrap()
+}
+
+fn append(journal: &Journal, word: u64) -> Result<(), Refusal> {
+    journal.append(TAG, &[word, !word], &pin())
+}
+
+fn read(journal: &Journal) -> (Vec<u64>, Vec<Damage>) {
+    let (mut words, mut reader) = (vec![], journal.reader());
+    reader
+        .for_each(|tag, record| {
+            assert_eq!(tag, TAG);
+            assert_eq!(record[1], !record[0]);
+            words.push(record[0]);
+        })
+        .unwrap();
+    (words, reader.damage().to_vec())
+}
+
+fn files(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "lock")
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_was_appended_is_read_in_the_next_life_across_segments() {
+    let root = TempDir::new().unwrap();
+    let directory = root.path().join("a/journal");
+    let journal = open(&directory);
+    assert_eq!(read(&journal), (vec![], vec![]));
+    for word in 0..5_000 {
+        append(&journal, word).unwrap();
+        journal.prepare();
+    }
+    journal.sync().unwrap();
+    drop(journal);
+    let journal = open(&directory);
+    append(&journal, 9).unwrap();
+    assert_eq!(read(&journal), ((0..5_000).collect(), vec![]));
+}
+
+#[test]
+fn it_is_full_at_its_bound_until_something_is_forgotten() {
+    let root = TempDir::new().unwrap();
+    let journal = open(root.path());
+    let fill = || {
+        let mut appended = 0;
+        while append(&journal, appended).is_ok() {
+            journal.prepare();
+            appended += 1;
+        }
+        assert_eq!(append(&journal, 0), Err(Refusal::Full));
+        appended
+    };
+    let appended = fill();
+    assert!(appended as usize > 3 * OPTIONS.segment / 24);
+    let figures = journal.figures();
+    assert_eq!((figures.bytes, figures.most), (4 << 16, 4 << 16));
+    journal.forget(1).unwrap();
+    assert_eq!(files(root.path()).len(), 2);
+    assert_eq!(append(&journal, 0), Err(Refusal::Full));
+    journal.prepare();
+    assert!(fill() as usize > OPTIONS.segment / 24);
+}
+
+#[test]
+fn a_reservation_is_written_in_any_order_and_leaves_no_gap() {
+    let root = TempDir::new().unwrap();
+    let journal = open(root.path());
+    let sizes = (0..2_000).map(|at| 2 + at % 10);
+    let mut reservation = journal.reserve(sizes, &pin()).unwrap();
+    append(&journal, 77).unwrap();
+    // Not all of it, and the large ones first.
+    let mut words: Vec<usize> = (0..2_000).map(|at| 2 + at % 10).collect();
+    words.sort_unstable_by(|a, b| b.cmp(a));
+    for count in &words[..1_900] {
+        let mut record = vec![0; *count];
+        (record[0], record[1]) = (5, !5);
+        reservation.append(TAG, &record);
+    }
+    drop(reservation);
+    drop(journal);
+    let (mut read, damage) = read(&open(root.path()));
+    assert_eq!(damage, []);
+    read.sort_unstable();
+    assert_eq!(read.len(), 1_901);
+    assert_eq!((read[0], read[1_899], read[1_900]), (5, 5, 77));
+}
+
+#[test]
+fn a_mark_outlives_the_segments_and_only_grows() {
+    let root = TempDir::new().unwrap();
+    let journal = open(root.path());
+    for mark in [3, 8, 5] {
+        journal.mark(mark);
+    }
+    append(&journal, 1).unwrap();
+    journal.seal(&pin());
+    journal.forget(u64::MAX).unwrap();
+    drop(journal);
+    let other = Options {
+        owner: 2,
+        ..OPTIONS
+    };
+    let journal = Journal::open(root.path(), other).unwrap();
+    assert_eq!((journal.highest_mark(), journal.owner()), (8, 1));
+    journal.close(true).unwrap();
+    let journal = open(root.path());
+    assert_eq!(journal.highest_mark(), 8);
+}
+
+#[test]
+fn closed_it_is_free_for_the_next_and_forgotten_or_not() {
+    let root = TempDir::new().unwrap();
+    let first = open(root.path());
+    let error = Journal::open(root.path(), OPTIONS).unwrap_err();
+    assert!(matches!(&error, OpenError::InUse(path) if path == root.path()));
+    append(&first, 1).unwrap();
+    first.close(false).unwrap();
+    let second = open(root.path());
+    assert_eq!(read(&second).0, [1]);
+    append(&second, 2).unwrap();
+    second.close(true).unwrap();
+    assert_eq!(read(&open(root.path())).0, []);
+}
+
+#[test]
+fn its_files_are_the_owners_alone() {
+    let root = TempDir::new().unwrap();
+    let directory = root.path().join("journal");
+    let _journal = open(&directory);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&directory), 0o700);
+    for name in files(&directory) {
+        assert_eq!(mode(&directory.join(name)), 0o600);
+    }
+}
+
+#[test]
+fn the_journal_of_other_ids_is_refused() {
+    let root = TempDir::new().unwrap();
+    drop(open(root.path()));
+    let wide = Options {
+        id_width: 16,
+        ..OPTIONS
+    };
+    let error = Journal::open(root.path(), wide).unwrap_err();
+    assert_eq!(error.reason(), "not_ours");
+    assert!(error.to_string().contains("8 bytes"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    /// Whatever is cut or overwritten: the records that it did not hit are read, no others are, and the
+    /// places that it hit are named.
+    #[test]
+    fn damage_costs_the_records_it_hits_and_is_reported(
+        hits in prop::collection::vec((0..24_123usize, any::<[u8; 5]>()), 0..8),
+        cut in prop::option::of(0..30_000usize),
+    ) {
+        let root = TempDir::new().unwrap();
+        let journal = open(root.path());
+        for word in 0..1_000 {
+            append(&journal, word).unwrap();
+        }
+        drop(journal);
+        let path = root.path().join(&files(root.path())[0]);
+        let before = fs::read(&path).unwrap();
+        let mut bytes = before.clone();
+        for (at, new) in hits {
+            bytes[at..at + 5].copy_from_slice(&new);
+        }
+        fs::write(&path, &bytes).unwrap();
+        if let Some(cut) = cut {
+            File::options().write(true).open(&path).unwrap().set_len(cut as u64).unwrap();
+            bytes.truncate(cut);
+        }
+        // Damage of the header may name another version, which is refused.
+        if let Ok(journal) = Journal::open(root.path(), OPTIONS) {
+            let (words, damage) = read(&journal);
+            let whole = |word: &u64| {
+                let at = 128 + 24 * *word as usize;
+                bytes.get(at..at + 24) == Some(&before[at..at + 24])
+            };
+            let expected: Vec<u64> = (0..1_000).filter(whole).collect();
+            prop_assert_eq!(&words, &expected);
+            let lost: usize = damage.iter().map(|damage| damage.bytes).sum();
+            let hit = 24 * (1_000 - expected.len());
+            let missing = (128 + 24_000usize).saturating_sub(bytes.len().max(128));
+            prop_assert!(lost <= hit && lost + missing + 24 >= hit, "{lost} of {hit}, {missing} cut");
+        }
+    }
+}
