@@ -30,14 +30,16 @@ defmodule ReadStates do
 
   | | returned by | meaning |
   | --- | --- | --- |
-  | `{:error, :overloaded}` | writes | the memory for uncommitted changes is full; nothing was accepted |
+  | `{:error, :overloaded}` | writes | the memory for uncommitted changes, or the journal, is full; nothing was accepted |
+  | `{:error, :disk_full}` | writes | there is no room on the disk for the journal; nothing was accepted |
+  | `{:error, :journal_failed}` | writes | the journal's files could not be made, and nothing was accepted, or not be synced (with `sync_every: 0`); the log says why |
   | `{:error, :overloaded}` | reads, `load/2` | too many users are waiting to be loaded |
   | `{:error, :closed}` | writes, `commit/1` | the instance is shutting down |
   | `{:error, :timeout}` | reads, `load/2` | the load took longer than `:load_timeout` |
   | `{:error, :store_unavailable}` | reads, `load/2`, `commit/1` | the store has failed; the log says how |
   """
 
-  alias ReadStates.{Argument, Flush, Instance, Loader, Native, Options, ReadState, Stats}
+  alias ReadStates.{Argument, Flush, Instance, Loader, Native, Options, ReadState, Stats, Syncer}
 
   @typedoc "A user, a channel or a message: an integer from 0 to 2^64 - 1."
   @type id :: 0..0xFFFF_FFFF_FFFF_FFFF
@@ -64,7 +66,7 @@ defmodule ReadStates do
           | {:delete, id()}
 
   @typedoc "Why a write was not accepted."
-  @type write_error :: :overloaded | :closed
+  @type write_error :: :overloaded | :closed | :disk_full | :journal_failed
 
   @typedoc "Why a read has no answer."
   @type read_error :: :timeout | :store_unavailable | :overloaded
@@ -77,6 +79,9 @@ defmodule ReadStates do
           | {:memory, pos_integer()}
           | {:dirty_memory, pos_integer()}
           | {:counters, [atom(), ...]}
+          | {:journal,
+             boolean()
+             | [path: Path.t(), max_size: pos_integer(), sync_every: non_neg_integer()]}
           | {:eviction, :clock | :lru}
           | {:commit_after, non_neg_integer()}
           | {:load_timeout, pos_integer()}
@@ -563,9 +568,20 @@ defmodule ReadStates do
   # What a write answers, see ReadStates.Native.
   defp written(answer, instance, invalid \\ &raise(inspect(&1)))
   defp written(:ok, _instance, _invalid), do: :ok
-  defp written(:wake, instance, _invalid), do: Instance.wake(instance)
-  defp written(:overloaded, _instance, _invalid), do: {:error, :overloaded}
-  defp written(:closed, _instance, _invalid), do: {:error, :closed}
+  defp written(:unsynced, instance, _invalid), do: Syncer.await(instance.name)
+
+  defp written(:wake, instance, _invalid) do
+    Instance.wake(instance)
+
+    if match?(%{sync_every: 0}, instance.options.journal),
+      do: Syncer.await(instance.name),
+      else: :ok
+  end
+
+  defp written(error, _instance, _invalid)
+       when error in [:overloaded, :closed, :disk_full, :journal_failed],
+       do: {:error, error}
+
   defp written(error, _instance, invalid), do: invalid.(error)
 
   # A read of a user who is not resident waits for the load and is done again.

@@ -79,12 +79,12 @@ defmodule ReadStates.Argument do
   defp counter?({name, count}, names), do: is_count(count) and name in names
   defp counter?(_other, _names), do: false
 
-  def options!(value, allowed) do
-    unless Keyword.keyword?(value), do: invalid!(:opts, value, "a keyword list")
+  def options!(value, allowed, name \\ :opts) do
+    unless Keyword.keyword?(value), do: invalid!(name, value, "a keyword list")
 
     case Enum.reject(Keyword.keys(value), &(&1 in allowed)) do
       [] -> value
-      [unknown | _] -> invalid!(:opts, unknown, "one of #{inspect(allowed)}")
+      [unknown | _] -> invalid!(name, unknown, "one of #{inspect(allowed)}")
     end
   end
 

@@ -3,7 +3,7 @@ defmodule ReadStates.Instance do
   # What a call on an instance needs, in :persistent_term: so the death of any process loses
   # nothing, and a restarted supervisor finds the live engine again.
 
-  alias ReadStates.{Argument, Native, Options, Stats}
+  alias ReadStates.{Argument, Journal, Native, Options, Stats}
 
   @enforce_keys [:name, :options, :engine, :store, :counters, :load_timeout, :telemetry]
   defstruct @enforce_keys
@@ -22,9 +22,11 @@ defmodule ReadStates.Instance do
   def tasks(name), do: Module.concat(name, Tasks)
   def keeper(name), do: Module.concat(name, Keeper)
   def drainer(name), do: Module.concat(name, Drainer)
+  def syncer(name), do: Module.concat(name, Syncer)
+  def archivist(name), do: Module.concat(name, Archivist)
 
   def processes(name) do
-    [keeper(name), tasks(name), steward(name), drainer(name)] ++
+    [keeper(name), tasks(name), steward(name), drainer(name), syncer(name), archivist(name)] ++
       for(
         partition <- 0..(@partitions - 1),
         role <- [&loader/2, &committer/2],
@@ -54,14 +56,36 @@ defmodule ReadStates.Instance do
 
   defp open_new(options) do
     with {:ok, store, floor} <- open_store(options) do
-      # Looking for it in vain takes the code server a while.
-      telemetry = Code.ensure_loaded?(:telemetry)
-      {:ok, put(build(options, new_engine(options, floor), store, telemetry))}
+      case open_engine(options, floor) do
+        {:ok, engine} ->
+          # Looking for it in vain takes the code server a while.
+          telemetry = Code.ensure_loaded?(:telemetry)
+          {:ok, put(build(options, engine, store, telemetry))}
+
+        {:error, reason} ->
+          close_store(%{store: store})
+          {:error, reason}
+      end
+    end
+  end
+
+  defp open_engine(options, floor) do
+    <<writer::64, seed::64>> = :crypto.strong_rand_bytes(16)
+
+    with {:ok, journal} <- Journal.open(options.journal, writer) do
+      engine = new_engine(options, floor, writer, seed, journal)
+
+      with {:error, reason} <- Journal.recover(options, engine) do
+        Native.close_journal(engine)
+        {:error, reason}
+      else
+        :ok -> {:ok, engine}
+      end
     end
   end
 
   # What an engine and its store cannot change while they live.
-  @fixed [:store, :counters, :eviction, :commit_after]
+  @fixed [:store, :counters, :eviction, :commit_after, :journal]
 
   defp adopt(%{options: before, engine: engine} = instance, options) do
     if Map.take(before, @fixed) == Map.take(options, @fixed) do
@@ -83,6 +107,7 @@ defmodule ReadStates.Instance do
     case Stats.of(instance.engine) do
       %{dirty_users: 0} ->
         close_store(instance)
+        Native.close_journal(instance.engine)
         erase(instance)
         open_new(options)
 
@@ -104,9 +129,7 @@ defmodule ReadStates.Instance do
     }
   end
 
-  defp new_engine(options, floor) do
-    <<writer::64, seed::64>> = :crypto.strong_rand_bytes(16)
-
+  defp new_engine(options, floor, writer, seed, journal) do
     config = %{
       counters: length(options.counters),
       capacity: options.capacity,
@@ -122,7 +145,8 @@ defmodule ReadStates.Instance do
       seed: seed
     }
 
-    Native.new(Native.fields(config), options.counters)
+    sync = match?(%{sync_every: 0}, options.journal)
+    Native.new(Native.fields(config), options.counters, journal, sync)
   end
 
   defp open_store(%{store: {module, opts}} = options) do
@@ -155,6 +179,7 @@ defmodule ReadStates.Instance do
 
     case Stats.of(instance.engine) do
       %{dirty_users: 0} ->
+        Native.close_journal(instance.engine)
         :ok
 
       %{dirty_users: users} ->

@@ -16,11 +16,12 @@ defmodule ReadStates.Native do
   # A map as serde reads it, with strings for keys.
   def fields(map), do: Map.new(map, fn {key, value} -> {Atom.to_string(key), value} end)
 
-  # The engine: operations. Each answers :ok, :wake, :overloaded or :closed. Those that take ids
+  # The engine: operations. Each answers :ok, :unsynced, :wake, :overloaded, :closed, :disk_full or
+  # :journal_failed. Those that take ids
   # as they come, which is the fast way, answer :invalid if one is none. Those that take a
   # list may also answer :long, and then their twin on a dirty scheduler is to be called, or
   # :not_a_list, :too_long or {:element, index}.
-  def new(_fields, _counters), do: unloaded()
+  def new(_fields, _counters, _journal, _sync), do: unloaded()
   def ack(_engine, _user, _channel, _message), do: unloaded()
   def add(_engine, _user, _channel, _message, _counter, _by, _down), do: unloaded()
 
@@ -66,6 +67,13 @@ defmodule ReadStates.Native do
   def commit_failed(_commit), do: unloaded()
   def flush(_engine, _partition), do: unloaded()
   def is_flushed(_engine, _partition, _flush), do: unloaded()
+
+  # The journal.
+  def journal_open(_path, _segment, _most, _owner), do: unloaded()
+  def recover(_engine), do: unloaded()
+  def tend_journal(_engine), do: unloaded()
+  def sync_journal(_engine), do: unloaded()
+  def close_journal(_engine), do: unloaded()
 
   # Stores.
   def memory_new, do: unloaded()

@@ -2,7 +2,7 @@ defmodule ReadStates.Options do
   @moduledoc false
   # The options of `ReadStates.start_link/1`, validated.
 
-  alias ReadStates.Argument
+  alias ReadStates.{Argument, Journal}
 
   @defaults [
     name: ReadStates,
@@ -11,6 +11,7 @@ defmodule ReadStates.Options do
     memory: 512 * 1024 * 1024,
     dirty_memory: nil,
     counters: [:mention_count],
+    journal: nil,
     eviction: :clock,
     commit_after: 30_000,
     load_timeout: 5_000,
@@ -31,7 +32,8 @@ defmodule ReadStates.Options do
     options = %{options | dirty_memory: dirty_memory}
     Enum.each(Map.from_struct(options), fn {name, value} -> check!(name, value) end)
     check_dirty!(options.dirty_memory, options.memory)
-    %{options | store: store(options.store)}
+    store = store(options.store)
+    %{options | store: store, journal: Journal.options!(options.journal, store)}
   end
 
   # The options that can change while the instance runs.
@@ -76,6 +78,9 @@ defmodule ReadStates.Options do
       Argument.invalid!(:counters, counters, "a list of 1 to 4 different atoms")
     end
   end
+
+  # See ReadStates.Journal.
+  defp check!(:journal, _journal), do: :ok
 
   defp check!(:eviction, policy) do
     unless policy in [:clock, :lru] do

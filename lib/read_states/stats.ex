@@ -9,11 +9,13 @@ defmodule ReadStates.Stats do
   - `memory`, `dirty_memory` - bytes: of everything, and of users with something uncommitted;
   - `reusable_memory` - bytes that evicted users have left for those to come, of all instances in the VM together, and not
     part of `memory`;
-  - `capacity`, `max_memory`, `max_dirty_memory` - the bounds on `states`, `memory`, `dirty_memory`;
+  - `journal_size` - bytes of the journal's files, 0 without a journal;
+  - `capacity`, `max_memory`, `max_dirty_memory`, `max_journal_size` - the bounds on `states`, `memory`, `dirty_memory`
+    and `journal_size`;
   - `hits`, `misses` - reads of users who were resident, and reads that waited for a load;
   - `loads`, `evictions` - users loaded, and users evicted; `evicted_states` - their read states;
   - `commits`, `committed_entries` - batches committed, and the rows and deletes in them;
-  - `overloads` - calls refused because `dirty_memory` would have passed its bound.
+  - `overloads` - calls refused because `dirty_memory` or `journal_size` would have passed its bound.
   """
 
   alias ReadStates.Native
@@ -28,9 +30,11 @@ defmodule ReadStates.Stats do
     :memory,
     :dirty_memory,
     :reusable_memory,
+    :journal_size,
     :capacity,
     :max_memory,
     :max_dirty_memory,
+    :max_journal_size,
     :hits,
     :misses,
     :loads,

@@ -5,7 +5,17 @@ defmodule ReadStates.Supervisor do
 
   use Supervisor
 
-  alias ReadStates.{Committer, Drainer, Instance, Keeper, Loader, Options, Steward}
+  alias ReadStates.{
+    Archivist,
+    Committer,
+    Drainer,
+    Instance,
+    Keeper,
+    Loader,
+    Options,
+    Steward,
+    Syncer
+  }
 
   # A store that is away crashes none of them; this is for bugs, and for those who kill
   # processes to see what happens.
@@ -52,6 +62,7 @@ defmodule ReadStates.Supervisor do
         Supervisor.child_spec({Keeper, options}, shutdown: :infinity),
         {Task.Supervisor, name: Instance.tasks(name)}
       ] ++
+        if(options.journal, do: [{Archivist, name}, {Syncer, name}], else: []) ++
         for(partition <- partitions, do: part(Loader, name, partition)) ++
         for(partition <- partitions, do: part(Committer, name, partition)) ++
         [{Steward, name}, {Drainer, options}]

@@ -358,6 +358,11 @@ impl Engine {
             overloads: totals.overloads.load(Relaxed),
             ..Stats::default()
         };
+        if let Some(journaling) = &self.shared.journaling {
+            let figures = journaling.journal.figures();
+            stats.journal_size = figures.bytes;
+            stats.max_journal_size = figures.most;
+        }
         for shard in self.shards() {
             let counts = shard.ledger.counts;
             stats.users += counts.users;

@@ -23,12 +23,16 @@ pub struct Stats {
     pub dirty_memory: usize,
     /// Bytes held for users to come, of all engines of the process together; not part of `memory`.
     pub reusable_memory: usize,
+    /// Bytes of the journal's files.
+    pub journal_size: usize,
     /// Bound on the read states.
     pub capacity: usize,
     /// Bound on `memory`.
     pub max_memory: usize,
     /// Bound on `dirty_memory`.
     pub max_dirty_memory: usize,
+    /// Bound on `journal_size`.
+    pub max_journal_size: usize,
     /// Reads of users who were resident.
     pub hits: u64,
     /// Reads that had to wait for a load.
@@ -43,6 +47,6 @@ pub struct Stats {
     pub commits: u64,
     /// Rows and deletes in them.
     pub committed_entries: u64,
-    /// Writes refused because of the bound on dirty memory.
+    /// Writes refused because of the bound on dirty memory or on the journal.
     pub overloads: u64,
 }

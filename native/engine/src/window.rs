@@ -28,6 +28,14 @@ const GROUP: usize = 1_024;
 /// Operations of a window. Others wait for its locks as long as that takes: some microseconds.
 const WINDOW: usize = 32;
 
+/// Operations that are put into order together.
+struct Group<'a> {
+    operations: &'a [UserOperation],
+    /// Of their users.
+    hashes: &'a [u64],
+    batch: Option<&'a BatchLog<'a>>,
+}
+
 /// An operation on its way through a window.
 #[derive(Clone, Copy)]
 struct Step {
@@ -59,8 +67,13 @@ impl Engine {
             hashes.clear();
             hashes.extend(group.iter().map(|operation| self.hash(operation.user)));
             self.put_in_order(&hashes, &mut order);
+            let group = Group {
+                operations: group,
+                hashes: &hashes,
+                batch,
+            };
             for some in order.chunks(WINDOW) {
-                window.apply(self, group, &hashes, some, batch, budget, now)?;
+                window.apply(self, &group, some, budget, now)?;
             }
         }
         Ok(())
@@ -107,13 +120,16 @@ impl<'a> Window<'a> {
     fn apply(
         &mut self,
         engine: &'a Engine,
-        operations: &[UserOperation],
-        hashes: &[u64],
+        group: &Group,
         order: &[u16],
-        batch: Option<&BatchLog>,
         budget: &mut Budget,
         now: Now,
     ) -> Result<(), WriteError> {
+        let Group {
+            operations,
+            hashes,
+            batch,
+        } = *group;
         let guard = pin();
         let directory = &engine.shared().directory;
         let Window { locks, steps } = self;

@@ -12,7 +12,7 @@ use crossbeam_epoch::{Atomic, Guard, Owned};
 use parking_lot::Mutex;
 
 use crate::error::{OpenError, Refusal};
-use crate::reader::Reader;
+use crate::reader::{Found, Reader};
 use crate::record::{FILLER, MAX_WORDS, Tag, size};
 use crate::segment::{EXTENSION, HEADER, Header, Segment, path, read_header};
 
@@ -56,7 +56,7 @@ pub struct Journal {
 #[derive(Debug)]
 struct Files {
     /// Of an earlier life, still to be kept, oldest first.
-    old: Vec<(u64, PathBuf)>,
+    old: Vec<Found>,
     /// Full, oldest first.
     sealed: VecDeque<Sealed>,
     spare: Option<Arc<Segment>>,
@@ -431,10 +431,7 @@ impl Drop for Journal {
 }
 
 /// The segments in a directory, oldest first, and what their headers say: the owner, and the highest mark.
-fn segments(
-    directory: &Path,
-    id_width: u8,
-) -> Result<(Vec<(u64, PathBuf)>, Option<Header>), OpenError> {
+fn segments(directory: &Path, id_width: u8) -> Result<(Vec<Found>, Option<Header>), OpenError> {
     let io = |error| OpenError::io(directory, error);
     let (mut found, mut said) = (vec![], None::<Header>);
     for entry in fs::read_dir(directory).map_err(io)? {

@@ -20,15 +20,18 @@ pub struct Damage {
     pub zero: bool,
 }
 
+/// The number and the file of a segment.
+pub(crate) type Found = (u64, PathBuf);
+
 /// The records of the segments of a journal, oldest first.
 #[derive(Debug)]
 pub struct Reader {
-    pub(crate) segments: Vec<(u64, PathBuf)>,
+    segments: Vec<Found>,
     damage: Vec<Damage>,
 }
 
 impl Reader {
-    pub(crate) fn new(segments: Vec<(u64, PathBuf)>) -> Self {
+    pub(crate) fn new(segments: Vec<Found>) -> Self {
         Reader {
             segments,
             damage: vec![],

@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use crate::clock::now;
 use crate::disposal::Disposed;
+use crate::journal::JournalResource;
 use crate::operations::{
     ListError, consume_timeslice, decode_channel, decode_counters, decode_operations, decode_users,
     short_length,
@@ -23,7 +24,8 @@ use crate::operations::{
 
 mod atoms {
     rustler::atoms! {
-        __struct__, absent, closed, element, invalid, long, not_a_list, overloaded, too_long, wake
+        __struct__, absent, closed, disk_full, element, invalid, journal_failed, long, not_a_list, overloaded,
+        too_long, unsynced, wake
     }
 }
 
@@ -31,6 +33,8 @@ mod atoms {
 pub struct EngineResource {
     pub engine: Disposed<Arc<Engine>>,
     names: Vec<Atom>,
+    /// Whether a write is done only when the journal is synced, for which the caller waits.
+    sync: bool,
 }
 
 #[rustler::resource_impl]
@@ -50,21 +54,29 @@ struct Fields<T> {
     fields: T,
 }
 
-/// What a write answers: `:ok`, `:wake` (also done, and somebody should look after the
-/// engine), `:overloaded` or `:closed`.
-fn answer(done: Result<Wake, WriteError>) -> Atom {
-    match done {
-        Ok(Wake::No) => atom::ok(),
-        Ok(Wake::Yes) => atoms::wake(),
-        Err(WriteError::Overloaded) => atoms::overloaded(),
-        Err(WriteError::Closed) => atoms::closed(),
+impl EngineResource {
+    /// What a write answers: `:ok`, or done as well `:unsynced`, for the journal is still to be synced, and
+    /// `:wake`, for somebody should look after the engine; `:overloaded`, `:closed`, `:disk_full` or `:journal_failed`.
+    fn answer(&self, done: Result<Wake, WriteError>) -> Atom {
+        match done {
+            Ok(Wake::No) if self.sync => atoms::unsynced(),
+            Ok(Wake::No) => atom::ok(),
+            Ok(Wake::Yes) => atoms::wake(),
+            Err(WriteError::Overloaded) => atoms::overloaded(),
+            Err(WriteError::Closed) => atoms::closed(),
+            Err(WriteError::NoSpace) => atoms::disk_full(),
+            Err(WriteError::JournalFailed) => atoms::journal_failed(),
+        }
     }
 }
 
+/// An engine with the journal, if there is one; `sync` is whether writes wait until it is synced.
 #[rustler::nif]
 fn new(
     SerdeTerm(Fields { fields: config }): SerdeTerm<Fields<Config>>,
     names: Vec<Atom>,
+    journal: Option<ResourceArc<JournalResource>>,
+    sync: bool,
 ) -> NifResult<Handle> {
     let partitions = 1..=config.shards;
     if !(1..=MAX_COUNTERS).contains(&names.len())
@@ -74,15 +86,21 @@ fn new(
     {
         return Err(Error::BadArg);
     }
+    let journal = match journal {
+        Some(journal) => Some(journal.take().ok_or(Error::BadArg)?),
+        None => None,
+    };
+    let engine = Engine::with_journal(config, journal);
     Ok(ResourceArc::new(EngineResource {
-        engine: Disposed::new(Arc::new(Engine::new(config))),
+        engine: Disposed::new(Arc::new(engine)),
         names,
+        sync,
     }))
 }
 
 fn change(handle: &EngineResource, user: Id, channel: Channel, change: Change) -> Atom {
     let operation = Operation::Change { channel, change };
-    answer(handle.engine.apply(user, &operation, now()))
+    handle.answer(handle.engine.apply(user, &operation, now()))
 }
 
 /// The ids of an operation, as they came; `ReadStates` finds what is wrong with them.
@@ -164,7 +182,7 @@ fn delete(handle: Handle, user: Id, kind: u8, id: Id) -> Atom {
 
 #[rustler::nif]
 fn delete_user(handle: Handle, user: Id) -> Atom {
-    answer(handle.engine.apply(user, &Operation::DeleteUser, now()))
+    handle.answer(handle.engine.apply(user, &Operation::DeleteUser, now()))
 }
 
 /// `:not_a_list`, `:too_long` or `{:element, index}`.
@@ -196,7 +214,10 @@ fn batch<'a>(
         }
     }
     match decode(length) {
-        Ok(operations) => answer(handle.engine.apply_all(&operations, now())).encode(env),
+        Ok(operations) => {
+            let done = handle.engine.apply_all(&operations, now());
+            handle.answer(done).encode(env)
+        }
         Err(error) => list_error(env, error),
     }
 }

@@ -8,6 +8,7 @@ mod clock;
 mod commit;
 mod disposal;
 mod engine;
+mod journal;
 mod load;
 mod operations;
 mod stores;

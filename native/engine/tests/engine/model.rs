@@ -53,10 +53,13 @@ impl Model {
     }
 }
 
+/// What is at a place: the writer and the values, or a delete.
+type Written = (Version, Option<(u64, ReadState)>);
+
 /// Rows and deletes with their versions.
 #[derive(Debug, Default)]
 pub struct Store {
-    rows: BTreeMap<(Id, Channel), (Version, Option<(u64, ReadState)>)>,
+    rows: BTreeMap<(Id, Channel), Written>,
     deleted: BTreeMap<Id, Version>,
 }
 

@@ -1,0 +1,97 @@
+defmodule ReadStates.Journal do
+  @moduledoc false
+  # The journal of an instance: its options, and opening it. Its records and files are those of
+  # native/journal and native/engine/src/journaling.rs.
+
+  require Logger
+
+  alias ReadStates.{Argument, Native}
+  alias ReadStates.Store.Local
+
+  @keys [:path, :max_size, :sync_every]
+  @least_size 4 * 1024 * 1024
+  @default_size 512 * 1024 * 1024
+  @default_sync 100
+  @most_sync 60_000
+
+  # So many segments make a journal, unless they would be larger than the largest.
+  @segments 32
+  @largest_segment 16 * 1024 * 1024
+  @page 64 * 1024
+
+  # nil for no journal, or a map of all options.
+  def options!(nil, {Local, _opts} = store), do: options!(true, store)
+  def options!(none, _store) when none in [nil, false], do: nil
+  def options!(true, store), do: options!([], store)
+
+  def options!(opts, store) do
+    opts = Argument.options!(opts, @keys, :journal)
+    path = Keyword.get_lazy(opts, :path, fn -> default_path(store) end)
+
+    unless is_binary(path) and path != "" do
+      Argument.invalid!(:journal, opts, "given a :path, the path of a directory")
+    end
+
+    max_size = Keyword.get(opts, :max_size, @default_size)
+    sync_every = Keyword.get(opts, :sync_every, @default_sync)
+    integer!(:max_size, max_size, @least_size, 0xFFFF_FFFF_FFFF)
+    integer!(:sync_every, sync_every, 0, @most_sync)
+    %{path: Path.expand(path), max_size: max_size, sync_every: sync_every}
+  end
+
+  defp default_path({Local, opts}) do
+    case opts[:path] do
+      path when is_binary(path) -> Path.join(path, "journal")
+      _refused_by_the_store -> "journal"
+    end
+  end
+
+  defp default_path(_store), do: nil
+
+  defp integer!(name, value, least, most) do
+    unless is_integer(value) and value in least..most do
+      Argument.invalid!(name, value, "an integer from #{least} to #{most}")
+    end
+  end
+
+  # {:ok, nil} without a journal.
+  def open(nil, _owner), do: {:ok, nil}
+
+  def open(%{path: path, max_size: max_size}, owner) do
+    segment = max_size |> div(@segments) |> min(@largest_segment) |> div(@page) |> max(1)
+    segment = segment * @page
+
+    with {:error, {reason, text}} <-
+           Native.journal_open(path, segment, div(max_size, segment), owner) do
+      {:error, {:journal, {reason, text}}}
+    end
+  end
+
+  # What it has of an earlier life waits in the engine from now on.
+  def recover(%{journal: nil}, _engine), do: :ok
+
+  def recover(%{name: name}, engine) do
+    case Native.recover(engine) do
+      {:ok, {operations, cut, damage}} ->
+        if operations > 0 do
+          Logger.info("#{inspect(name)} has #{operations} operations from its journal to merge")
+        end
+
+        if cut > 0 do
+          Logger.info("#{inspect(name)} dropped #{cut} operations of calls that never returned")
+        end
+
+        for {path, at, bytes} <- damage do
+          Logger.warning(
+            "#{inspect(name)} could not read #{bytes} bytes of its journal, at #{at} of #{path}. " <>
+              "Each call that was under way when the VM died can have left some"
+          )
+        end
+
+        :ok
+
+      {:error, text} ->
+        {:error, {:journal, {:io, text}}}
+    end
+  end
+end

@@ -1,0 +1,81 @@
+defmodule ReadStates.Syncer do
+  @moduledoc false
+  # Syncs the journal of an instance: now and then, or with `sync_every: 0` whenever somebody
+  # waits for it, one sync for all who wait.
+
+  use GenServer
+
+  require Logger
+
+  alias ReadStates.{Instance, Native}
+
+  # How long it may be away. It is restarted at once, unless its supervisor is gone.
+  @patience 5_000
+  @pause 10
+
+  def start_link(name) do
+    GenServer.start_link(__MODULE__, name, name: Instance.syncer(name))
+  end
+
+  # Returns when everything that was written before is on the disk.
+  def await(name, patience \\ @patience) do
+    GenServer.call(Instance.syncer(name), :sync, :infinity)
+  catch
+    :exit, _reason when patience > 0 ->
+      Process.sleep(@pause)
+      await(name, patience - @pause)
+
+    :exit, _reason ->
+      {:error, :journal_failed}
+  end
+
+  @impl true
+  def init(name) do
+    instance = Instance.fetch!(name)
+    state = %{instance: instance, waiting: [], failing: false}
+    {:ok, state, {:continue, :schedule}}
+  end
+
+  @impl true
+  def handle_continue(:schedule, state) do
+    schedule(state)
+    {:noreply, state}
+  end
+
+  @impl true
+  def handle_call(:sync, from, %{waiting: waiting} = state) do
+    # Those whose messages are here already share the sync.
+    if waiting == [], do: send(self(), :sync)
+    {:noreply, %{state | waiting: [from | waiting]}}
+  end
+
+  @impl true
+  def handle_info(:sync, state), do: {:noreply, sync(state)}
+
+  def handle_info(:tick, state) do
+    schedule(state)
+    {:noreply, sync(state)}
+  end
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  defp schedule(%{instance: %{options: %{journal: %{sync_every: every}}}}) do
+    if every > 0, do: Process.send_after(self(), :tick, every)
+  end
+
+  defp sync(%{instance: %{name: name, engine: engine}} = state) do
+    result = Native.sync_journal(engine)
+
+    answer =
+      with {:error, text} <- result do
+        # Once, not each time.
+        unless state.failing,
+          do: Logger.error("#{inspect(name)} cannot sync its journal: #{text}")
+
+        {:error, :journal_failed}
+      end
+
+    Enum.each(state.waiting, &GenServer.reply(&1, answer))
+    %{state | waiting: [], failing: result != :ok}
+  end
+end

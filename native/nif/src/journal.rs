@@ -1,0 +1,94 @@
+//! The journal of an engine.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use read_states_engine::id::ID_WIDTH;
+use read_states_journal::{Damage, Journal, Options};
+use rustler::types::atom::{self, Atom};
+use rustler::{Binary, Encoder, Env, Resource, ResourceArc, Term};
+
+use crate::clock::now;
+use crate::disposal::UntilTaken;
+use crate::engine::EngineResource;
+
+/// A journal, until an engine is made with it.
+pub type JournalResource = UntilTaken<Journal>;
+
+#[rustler::resource_impl]
+impl Resource for JournalResource {}
+
+type Engine = ResourceArc<EngineResource>;
+
+/// `{:ok, journal}` or `{:error, {reason, text}}`. The sizes are those of [`Options`].
+#[rustler::nif(schedule = "DirtyIo")]
+fn journal_open<'a>(
+    env: Env<'a>,
+    path: Binary<'a>,
+    segment: usize,
+    most: usize,
+    owner: u64,
+) -> Term<'a> {
+    let path = Path::new(OsStr::from_bytes(path.as_slice()));
+    let options = Options {
+        segment,
+        most,
+        id_width: ID_WIDTH,
+        owner,
+    };
+    match Journal::open(path, options) {
+        Ok(journal) => {
+            let journal = ResourceArc::new(JournalResource::new(journal));
+            (atom::ok(), journal).encode(env)
+        }
+        Err(error) => {
+            let reason = Atom::from_str(env, error.reason()).expect("short and of ASCII");
+            (atom::error(), (reason, error.to_string())).encode(env)
+        }
+    }
+}
+
+/// `{:ok, {operations, operations of batches that were cut, damage}}` or `{:error, text}`; of damage the file,
+/// the place in it, and the bytes.
+#[rustler::nif(schedule = "DirtyIo")]
+fn recover(env: Env<'_>, engine: Engine) -> Term<'_> {
+    let recovered = engine.engine.recover(now());
+    let recovered = recovered.map(|recovered| {
+        let damage = recovered.damage.iter().map(|damage| {
+            let Damage {
+                path, at, bytes, ..
+            } = damage;
+            (path.display().to_string(), *at, *bytes)
+        });
+        let damage: Vec<_> = damage.collect();
+        (recovered.operations, recovered.cut, damage)
+    });
+    recovered.map_err(|error| error.to_string()).encode(env)
+}
+
+/// `{:ok, whether commits should hurry}` or `{:error, text}`.
+#[rustler::nif(schedule = "DirtyIo")]
+fn tend_journal(env: Env<'_>, engine: Engine) -> Term<'_> {
+    let hurry = engine.engine.tend_journal(now());
+    hurry.map_err(|error| error.to_string()).encode(env)
+}
+
+/// `:ok`, when all that was answered is on the disk, or `{:error, text}`.
+#[rustler::nif(schedule = "DirtyIo")]
+fn sync_journal(env: Env<'_>, engine: Engine) -> Term<'_> {
+    done(env, engine.engine.sync_journal())
+}
+
+/// `:ok`, when the directory is free, or `{:error, text}`.
+#[rustler::nif(schedule = "DirtyIo")]
+fn close_journal(env: Env<'_>, engine: Engine) -> Term<'_> {
+    done(env, engine.engine.close_journal())
+}
+
+fn done(env: Env<'_>, result: std::io::Result<()>) -> Term<'_> {
+    match result {
+        Ok(()) => atom::ok().encode(env),
+        Err(error) => (atom::error(), error.to_string()).encode(env),
+    }
+}

@@ -1,0 +1,14 @@
+defmodule ReadStates.CrashTest do
+  use ExUnit.Case, async: true
+
+  alias ReadStates.Crash
+
+  @tag :tmp_dir
+  @tag timeout: 600_000
+  test "nothing acknowledged is lost by kill -9, nothing is counted twice, and batches are whole",
+       %{tmp_dir: directory} do
+    seed = :erlang.phash2(make_ref())
+    operations = Crash.run(directory, 20, seed)
+    assert operations > 1_000, "seed #{seed}"
+  end
+end

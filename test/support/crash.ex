@@ -1,0 +1,363 @@
+defmodule ReadStates.Crash do
+  @moduledoc """
+  A VM under load that is killed with `kill -9`, again and again, on the same files.
+
+  In each life it first checks that what it finds is what it had acknowledged, and then goes on: many processes, each
+  with users of its own, carry out operations that follow from the process and a number, and write that number to a
+  file when the operation has returned. So the n-th operation is either done or not, and all before it are. All
+  processes also count in one read state.
+  """
+
+  alias ReadStates.Model
+
+  @processes 20
+  @users 5
+  # Of which everybody's read state is.
+  @shared_user 0
+  @shared_channel 1
+  @newest 0xFFFF_FFFF_FFFF_FFFF
+
+  @options [
+    capacity: 60,
+    commit_after: 40,
+    load_timeout: 60_000,
+    # So small that a new segment is begun every few milliseconds.
+    journal: [max_size: 4 * 1024 * 1024, sync_every: 10]
+  ]
+
+  @doc """
+  Runs `lives` lives in the directory, each ended at a random moment: mostly under load, but also while it starts and
+  while it stops. Returns the number of operations acknowledged, or raises with what was wrong.
+  """
+  def run(directory, lives, seed) do
+    :rand.seed(:exsss, seed)
+    File.mkdir_p!(directory)
+
+    for life <- 1..lives//1 do
+      end_life(start_vm(directory), moment(life))
+    end
+
+    # The last one lives until it has checked.
+    port = start_vm(directory)
+    await_ready(port)
+    kill(port)
+    operations(directory)
+  end
+
+  # The first life has to have something to lose.
+  defp moment(1), do: {:load, 500}
+
+  defp moment(_life) do
+    case :rand.uniform(10) do
+      1 -> {:start, :rand.uniform(1_500)}
+      2 -> {:stop, :rand.uniform(60)}
+      _often -> {:load, :rand.uniform(500)}
+    end
+  end
+
+  defp end_life(port, {:start, after_ms}) do
+    Process.sleep(after_ms)
+    kill(port)
+  end
+
+  defp end_life(port, {:load, after_ms}) do
+    await_ready(port)
+    Process.sleep(after_ms)
+    kill(port)
+  end
+
+  defp end_life(port, {:stop, after_ms}) do
+    await_ready(port)
+    Process.sleep(:rand.uniform(200))
+    Port.command(port, "stop\n")
+    Process.sleep(after_ms)
+    kill(port)
+  end
+
+  defp start_vm(directory) do
+    code = "ReadStates.Crash.live(#{inspect(directory)})"
+    ebin = Application.app_dir(:read_states, "ebin")
+
+    Port.open({:spawn_executable, System.find_executable("elixir")}, [
+      :binary,
+      :exit_status,
+      :stderr_to_stdout,
+      line: 10_000,
+      args: ["-pa", ebin, "-e", code]
+    ])
+  end
+
+  defp await_ready(port, said \\ []) do
+    receive do
+      {^port, {:data, {:eol, "ready"}}} -> :ok
+      {^port, {:data, {_end, line}}} -> await_ready(port, [line | said])
+      {^port, {:exit_status, status}} -> raise "ended with #{status}:\n#{lines(said)}"
+    after
+      120_000 -> raise "says nothing more:\n#{lines(said)}"
+    end
+  end
+
+  defp lines(said), do: said |> Enum.reverse() |> Enum.join("\n")
+
+  defp kill(port) do
+    # It may have ended by itself, after an orderly stop.
+    with {:os_pid, pid} <- Port.info(port, :os_pid) do
+      System.cmd("kill", ["-9", to_string(pid)], stderr_to_stdout: true)
+    end
+
+    await_end(port, [])
+  end
+
+  defp await_end(port, said) do
+    receive do
+      {^port, {:exit_status, status}} when status in [0, 137] -> :ok
+      {^port, {:exit_status, status}} -> raise "ended with #{status}:\n#{lines(said)}"
+      {^port, {:data, {_end, line}}} -> await_end(port, [line | said])
+    after
+      60_000 -> raise "lives on:\n#{lines(said)}"
+    end
+  end
+
+  defp operations(directory) do
+    Enum.sum(for process <- 1..@processes, do: acknowledged(directory, process))
+  end
+
+  # From here on: in the VM that is killed.
+
+  @doc false
+  def live(directory) do
+    {:ok, _started} = Application.ensure_all_started(:logger)
+    Logger.configure(level: :warning)
+    store = {ReadStates.Store.Local, path: Path.join(directory, "store")}
+    {:ok, instance} = ReadStates.start_link([name: __MODULE__, store: store] ++ @options)
+    checked = check(directory)
+
+    for {process, {number, _model}} <- checked.processes do
+      spawn_link(fn -> work(number_file(directory, process), process, number + 1) end)
+    end
+
+    IO.puts("ready")
+
+    case IO.gets("") do
+      "stop\n" ->
+        Process.unlink(instance)
+        Supervisor.stop(instance)
+        System.halt(0)
+
+      _gone ->
+        System.halt(0)
+    end
+  end
+
+  # What was found is what had been acknowledged, or it raises. The next life starts its check from here.
+  defp check(directory) do
+    before = checkpoint(directory)
+
+    found =
+      for {process, {number, model}} <- before.processes do
+        done = acknowledged(directory, process)
+        model = advance(model, process, number, done)
+        one_more = apply_operation(model, process, done + 1)
+        actual = read(process)
+
+        cond do
+          # Whether it was done cannot be seen, and the next life does not do it either.
+          shared?(process, done + 1) and actual == model.users ->
+            {process, number, done + 1, model, 1}
+
+          actual == one_more.users ->
+            {process, number, done + 1, one_more, 0}
+
+          actual == model.users ->
+            {process, number, done, model, 0}
+
+          true ->
+            raise "process #{process} after #{done} operations, of which the next is " <>
+                    "#{inspect(operation(process, done + 1), limit: 50)}: " <>
+                    "#{inspect(difference(model.users, actual), limit: :infinity)}"
+        end
+      end
+
+    least =
+      before.shared +
+        Enum.sum(
+          for {process, number, done, _model, perhaps} <- found,
+              do: count_shared(process, number + 1, done - perhaps)
+        )
+
+    most = least + Enum.sum(for {_, _, _, _, perhaps} <- found, do: perhaps)
+    {:ok, shared} = ReadStates.get(__MODULE__, @shared_user, @shared_channel)
+
+    unless shared.counters.mention_count in least..most do
+      raise "the shared count is #{shared.counters.mention_count}, and not from #{least} to #{most}"
+    end
+
+    processes = for {process, _, done, model, _} <- found, into: %{}, do: {process, {done, model}}
+
+    checked = %{processes: processes, shared: shared.counters.mention_count}
+    save(directory, checked)
+    checked
+  end
+
+  defp difference(expected, actual) do
+    for user <- Enum.uniq(Map.keys(expected) ++ Map.keys(actual)),
+        states = Map.get(expected, user, %{}),
+        found = Map.get(actual, user, %{}),
+        channel <- Enum.uniq(Map.keys(states) ++ Map.keys(found)),
+        states[channel] != found[channel],
+        do: {user, channel, expected: states[channel], found: found[channel]}
+  end
+
+  defp read(process) do
+    for user <- users(process),
+        states = states(user),
+        states != %{},
+        into: %{},
+        do: {user, states}
+  end
+
+  defp states(user) do
+    {:ok, states} = ReadStates.list(__MODULE__, user)
+    Map.new(states, &{{&1.kind, &1.channel}, {&1.last_message_id, &1.counters}})
+  end
+
+  defp checkpoint(directory) do
+    case File.read(Path.join(directory, "checked")) do
+      {:ok, binary} ->
+        :erlang.binary_to_term(binary)
+
+      {:error, :enoent} ->
+        %{processes: Map.new(1..@processes, &{&1, {0, %Model{}}}), shared: 0}
+    end
+  end
+
+  # All or nothing, and before the numbers in it are passed on.
+  defp save(directory, checked) do
+    new = Path.join(directory, "checked.new")
+    File.write!(new, :erlang.term_to_binary(checked))
+
+    for {process, {number, _model}} <- checked.processes do
+      File.write!(number_file(directory, process), <<number::64>>)
+    end
+
+    File.rename!(new, Path.join(directory, "checked"))
+  end
+
+  defp number_file(directory, process), do: Path.join(directory, "process#{process}")
+
+  defp acknowledged(directory, process) do
+    case File.read(number_file(directory, process)) do
+      {:ok, <<number::64>>} -> number
+      {:error, :enoent} -> 0
+    end
+  end
+
+  defp work(path, process, number) do
+    {:ok, file} = :file.open(path, [:read, :write, :raw, :binary])
+    work_on(file, process, number)
+  end
+
+  defp work_on(file, process, number) do
+    case carry_out(operation(process, number)) do
+      :ok ->
+        :ok = :file.pwrite(file, 0, <<number::64>>)
+        work_on(file, process, number + 1)
+
+      {:error, :overloaded} ->
+        Process.sleep(1)
+        work_on(file, process, number)
+
+      {:error, :closed} ->
+        :ok
+    end
+  end
+
+  defp carry_out({:update, operations}), do: ReadStates.update(__MODULE__, operations)
+
+  defp carry_out({:increment_all, users, channel, message}),
+    do: ReadStates.increment(__MODULE__, users, channel, message)
+
+  defp carry_out(operation) do
+    [function | arguments] = Tuple.to_list(operation)
+
+    case {function, arguments} do
+      {function, [user, channel, message, by]} when function in [:increment, :decrement] ->
+        apply(ReadStates, function, [__MODULE__, user, channel, message, [by: by]])
+
+      {function, arguments} ->
+        apply(ReadStates, function, [__MODULE__ | arguments])
+    end
+  end
+
+  defp advance(model, process, number, done) do
+    Enum.reduce((number + 1)..done//1, model, &apply_operation(&2, process, &1))
+  end
+
+  defp apply_operation(model, process, number) do
+    case operation(process, number) do
+      {:increment, @shared_user, _channel, _message, _by} ->
+        model
+
+      {:update, operations} ->
+        Model.update(model, operations)
+
+      {:increment_all, users, channel, message} ->
+        Model.update(model, for(user <- users, do: {:increment, user, channel, message, 1}))
+
+      operation ->
+        Model.operation(model, operation)
+    end
+  end
+
+  defp shared?(process, number), do: elem(operation(process, number), 1) == @shared_user
+
+  defp count_shared(process, from, to), do: Enum.count(from..to//1, &shared?(process, &1))
+
+  defp users(process), do: Enum.map(1..@users, &(process * 100 + &1))
+
+  # The operation of this number: always the same.
+  defp operation(process, number) do
+    random = :rand.seed_s(:exsss, {process, number, 7})
+    {what, random} = :rand.uniform_s(1_000, random)
+
+    cond do
+      what <= 700 -> elem(single(process, number, random), 0)
+      what <= 850 -> {:increment, @shared_user, @shared_channel, @newest, 1}
+      what <= 900 -> {:increment_all, users(process), rem(number, 7), number}
+      what <= 998 -> {:update, several(process, number, random, 40)}
+      # More than fits into one piece of the journal.
+      true -> {:update, several(process, number, random, 2_000)}
+    end
+  end
+
+  defp several(process, number, random, most) do
+    {count, random} = :rand.uniform_s(most, random)
+
+    {operations, _random} =
+      Enum.map_reduce(1..count, random, fn _at, random -> single(process, number, random) end)
+
+    operations
+  end
+
+  defp single(process, number, random) do
+    {what, random} = :rand.uniform_s(100, random)
+    {user, random} = :rand.uniform_s(@users, random)
+    {channel, random} = :rand.uniform_s(12, random)
+    {back, random} = :rand.uniform_s(20, random)
+    user = process * 100 + user
+    channel = if channel > 10, do: {1, channel}, else: channel
+    message = max(number - back, 0)
+
+    operation =
+      cond do
+        what <= 30 -> {:ack, user, channel, message}
+        what <= 65 -> {:increment, user, channel, message, back}
+        what <= 75 -> {:decrement, user, channel, message, back}
+        what <= 88 -> {:put, user, channel, message, %{mention_count: back}}
+        what <= 98 -> {:delete, user, channel}
+        true -> {:delete, user}
+      end
+
+    {operation, random}
+  end
+end
