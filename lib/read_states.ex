@@ -109,11 +109,18 @@ defmodule ReadStates do
       return `{:error, :overloaded}`. More bridges a longer outage.
     * `:counters` (1 to 4 atoms, default `[:mention_count]`) - the counters of a read state. The first
       is the one operations use if none is named. Names can be added at the end later.
+    * `:journal` (boolean or keyword list, default `true` with `ReadStates.Store.Local`, else `false`) - whether
+      writes are in a file before they return, so that `kill -9` of the VM loses nothing. A keyword list means `true` with
+        * `:path` (string, default `journal` in the directory of the Local store, needed with other stores) - a directory of its own;
+        * `:max_size` (bytes, at least 16 MiB, default 512 MiB) - when it is half full commits hurry, and at the bound writes
+          return `{:error, :overloaded}`;
+        * `:sync_every` (milliseconds, 0 to 60,000, default 100) - how much a power cut can cost. With 0 every write
+          waits for the disk.
     * `:eviction` (`:clock` or `:lru`, default `:clock`) - who leaves when there is no room. `:clock` keeps those who
       are used often, also while a job reads every user once. `:lru` keeps exactly those who were used
       last; it takes about 32 bytes more a user, and every use takes longer.
     * `:commit_after` (milliseconds, default 30,000) - from the first change of a user to its commit.
-      More means fewer writes to the store, less means less that a crash of the VM can lose.
+      More means fewer writes to the store, less means a smaller journal, or less to lose without one.
     * `:load_timeout` (milliseconds, default 5,000) - how long a read waits for a load.
     * `:drain_timeout` (milliseconds, default 30,000) - how long a shutdown waits for commits.
 

@@ -10,6 +10,8 @@ defmodule ReadStates.Archivist do
   alias ReadStates.{Committer, Instance, Native}
 
   @tick 50
+  # After a failure, for example of a full disk.
+  @pause 1_000
 
   def start_link(name) do
     GenServer.start_link(__MODULE__, name, name: Instance.archivist(name))
@@ -17,20 +19,24 @@ defmodule ReadStates.Archivist do
 
   @impl true
   def init(name) do
-    {:ok, %{instance: Instance.fetch!(name), failing: false}, {:continue, :tend}}
+    {:ok, %{instance: Instance.fetch!(name), failing: false}, {:continue, :tick}}
   end
 
   @impl true
-  def handle_continue(:tend, state), do: {:noreply, tend(state)}
+  def handle_continue(:tick, state), do: handle_info(:tick, state)
 
   @impl true
-  def handle_info(:tend, state), do: {:noreply, tend(state)}
+  def handle_info(:tick, state) do
+    state = tend(state)
+    Process.send_after(self(), :tick, if(state.failing, do: @pause, else: @tick))
+    {:noreply, state}
+  end
+
+  def handle_info(:wake, %{failing: false} = state), do: {:noreply, tend(state)}
 
   def handle_info(_other, state), do: {:noreply, state}
 
   defp tend(%{instance: %{name: name, engine: engine}} = state) do
-    Process.send_after(self(), :tend, @tick)
-
     case Native.tend_journal(engine) do
       {:ok, hurry} ->
         # It is more than half full, and everything is due.

@@ -72,7 +72,7 @@ defmodule ReadStates.Instance do
   defp open_engine(options, floor) do
     <<writer::64, seed::64>> = :crypto.strong_rand_bytes(16)
 
-    with {:ok, journal} <- Journal.open(options.journal, writer) do
+    with {:ok, journal} <- Journal.open(options, writer) do
       engine = new_engine(options, floor, writer, seed, journal)
 
       with {:error, reason} <- Journal.recover(options, engine) do
@@ -183,6 +183,7 @@ defmodule ReadStates.Instance do
         :ok
 
       %{dirty_users: users} ->
+        Native.sync_journal(instance.engine)
         :persistent_term.put({ReadStates, :left, instance.name}, %{instance | store: nil})
         {:error, {:uncommitted, users}}
     end

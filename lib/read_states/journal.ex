@@ -9,13 +9,13 @@ defmodule ReadStates.Journal do
   alias ReadStates.Store.Local
 
   @keys [:path, :max_size, :sync_every]
-  @least_size 4 * 1024 * 1024
+  @least_size 16 * 1024 * 1024
   @default_size 512 * 1024 * 1024
   @default_sync 100
   @most_sync 60_000
 
   # So many segments make a journal, unless they would be larger than the largest.
-  @segments 32
+  @segments 16
   @largest_segment 16 * 1024 * 1024
   @page 64 * 1024
 
@@ -54,15 +54,42 @@ defmodule ReadStates.Journal do
     end
   end
 
-  # {:ok, nil} without a journal.
-  def open(nil, _owner), do: {:ok, nil}
+  # {:ok, nil} without a journal. Then the one that the Local store had must be empty.
+  def open(%{journal: nil, store: {Local, _opts} = store}, owner) do
+    path = Path.expand(default_path(store))
 
-  def open(%{path: path, max_size: max_size}, owner) do
-    segment = max_size |> div(@segments) |> min(@largest_segment) |> div(@page) |> max(1)
+    with [_file | _more] <- Path.wildcard(Path.join(path, "*.journal")),
+         {:ok, journal} <- open_files(path, @least_size, owner, false) do
+      case Native.journal_drop(journal) do
+        {:ok, 0} ->
+          {:ok, nil}
+
+        {:ok, records} ->
+          text = "the journal in #{path} has #{records} records that are not committed"
+          {:error, {:journal, {:not_empty, text}}}
+
+        {:error, text} ->
+          {:error, {:journal, {:io, text}}}
+      end
+    else
+      [] -> {:ok, nil}
+      error -> error
+    end
+  end
+
+  def open(%{journal: nil}, _owner), do: {:ok, nil}
+
+  def open(%{journal: options}, owner) do
+    open_files(options.path, options.max_size, owner, options.sync_every == 0)
+  end
+
+  # `exact` is whether those who write wait for a sync.
+  defp open_files(path, max_size, owner, exact) do
+    segment = max_size |> div(@segments) |> min(@largest_segment) |> div(@page)
     segment = segment * @page
 
     with {:error, {reason, text}} <-
-           Native.journal_open(path, segment, div(max_size, segment), owner) do
+           Native.journal_open(path, segment, div(max_size, segment), owner, exact) do
       {:error, {:journal, {reason, text}}}
     end
   end
@@ -72,13 +99,19 @@ defmodule ReadStates.Journal do
 
   def recover(%{name: name}, engine) do
     case Native.recover(engine) do
-      {:ok, {operations, cut, damage}} ->
+      {:ok, {operations, cut, broken, damage}} ->
         if operations > 0 do
           Logger.info("#{inspect(name)} has #{operations} operations from its journal to merge")
         end
 
         if cut > 0 do
           Logger.info("#{inspect(name)} dropped #{cut} operations of calls that never returned")
+        end
+
+        if broken > 0 do
+          Logger.error(
+            "#{inspect(name)} lost #{broken} operations of batches of which others are damaged"
+          )
         end
 
         for {path, at, bytes} <- damage do

@@ -69,7 +69,8 @@ defmodule ReadStates.Native do
   def is_flushed(_engine, _partition, _flush), do: unloaded()
 
   # The journal.
-  def journal_open(_path, _segment, _most, _owner), do: unloaded()
+  def journal_open(_path, _segment, _most, _owner, _exact), do: unloaded()
+  def journal_drop(_journal), do: unloaded()
   def recover(_engine), do: unloaded()
   def tend_journal(_engine), do: unloaded()
   def sync_journal(_engine), do: unloaded()

@@ -47,6 +47,9 @@ defmodule ReadStates.Steward do
   end
 
   defp tend(%{instance: %{name: name, engine: engine}} = state) do
+    # Not there without a journal.
+    Instance.wake(Instance.archivist(name))
+
     for partition <- 0..(Instance.partitions() - 1) do
       Instance.wake(Instance.committer(name, partition))
       Instance.wake(Instance.loader(name, partition))

@@ -8,7 +8,7 @@ defmodule ReadStates.Crash do
   processes also count in one read state.
   """
 
-  alias ReadStates.Model
+  alias ReadStates.{Model, OtherVM}
 
   @processes 20
   @users 5
@@ -22,7 +22,7 @@ defmodule ReadStates.Crash do
     commit_after: 40,
     load_timeout: 60_000,
     # So small that a new segment is begun every few milliseconds.
-    journal: [max_size: 4 * 1024 * 1024, sync_every: 10]
+    journal: [max_size: 16 * 1024 * 1024, sync_every: 10]
   ]
 
   @doc """
@@ -38,9 +38,9 @@ defmodule ReadStates.Crash do
     end
 
     # The last one lives until it has checked.
-    port = start_vm(directory)
-    await_ready(port)
-    kill(port)
+    vm = start_vm(directory)
+    OtherVM.await(vm, "ready")
+    OtherVM.kill(vm)
     operations(directory)
   end
 
@@ -55,68 +55,26 @@ defmodule ReadStates.Crash do
     end
   end
 
-  defp end_life(port, {:start, after_ms}) do
+  defp end_life(vm, {:start, after_ms}) do
     Process.sleep(after_ms)
-    kill(port)
+    OtherVM.kill(vm)
   end
 
-  defp end_life(port, {:load, after_ms}) do
-    await_ready(port)
+  defp end_life(vm, {:load, after_ms}) do
+    OtherVM.await(vm, "ready")
     Process.sleep(after_ms)
-    kill(port)
+    OtherVM.kill(vm)
   end
 
-  defp end_life(port, {:stop, after_ms}) do
-    await_ready(port)
+  defp end_life(vm, {:stop, after_ms}) do
+    OtherVM.await(vm, "ready")
     Process.sleep(:rand.uniform(200))
-    Port.command(port, "stop\n")
+    OtherVM.tell(vm, "stop")
     Process.sleep(after_ms)
-    kill(port)
+    OtherVM.kill(vm)
   end
 
-  defp start_vm(directory) do
-    code = "ReadStates.Crash.live(#{inspect(directory)})"
-    ebin = Application.app_dir(:read_states, "ebin")
-
-    Port.open({:spawn_executable, System.find_executable("elixir")}, [
-      :binary,
-      :exit_status,
-      :stderr_to_stdout,
-      line: 10_000,
-      args: ["-pa", ebin, "-e", code]
-    ])
-  end
-
-  defp await_ready(port, said \\ []) do
-    receive do
-      {^port, {:data, {:eol, "ready"}}} -> :ok
-      {^port, {:data, {_end, line}}} -> await_ready(port, [line | said])
-      {^port, {:exit_status, status}} -> raise "ended with #{status}:\n#{lines(said)}"
-    after
-      120_000 -> raise "says nothing more:\n#{lines(said)}"
-    end
-  end
-
-  defp lines(said), do: said |> Enum.reverse() |> Enum.join("\n")
-
-  defp kill(port) do
-    # It may have ended by itself, after an orderly stop.
-    with {:os_pid, pid} <- Port.info(port, :os_pid) do
-      System.cmd("kill", ["-9", to_string(pid)], stderr_to_stdout: true)
-    end
-
-    await_end(port, [])
-  end
-
-  defp await_end(port, said) do
-    receive do
-      {^port, {:exit_status, status}} when status in [0, 137] -> :ok
-      {^port, {:exit_status, status}} -> raise "ended with #{status}:\n#{lines(said)}"
-      {^port, {:data, {_end, line}}} -> await_end(port, [line | said])
-    after
-      60_000 -> raise "lives on:\n#{lines(said)}"
-    end
-  end
+  defp start_vm(directory), do: OtherVM.start("ReadStates.Crash.live(#{inspect(directory)})")
 
   defp operations(directory) do
     Enum.sum(for process <- 1..@processes, do: acknowledged(directory, process))
@@ -155,7 +113,8 @@ defmodule ReadStates.Crash do
 
     found =
       for {process, {number, model}} <- before.processes do
-        done = acknowledged(directory, process)
+        # The last check may have been cut off before it passed its number on.
+        done = max(number, acknowledged(directory, process))
         model = advance(model, process, number, done)
         one_more = apply_operation(model, process, done + 1)
         actual = read(process)
@@ -231,16 +190,15 @@ defmodule ReadStates.Crash do
     end
   end
 
-  # All or nothing, and before the numbers in it are passed on.
+  # All or nothing, and before the numbers in it are passed on to those who count on.
   defp save(directory, checked) do
     new = Path.join(directory, "checked.new")
     File.write!(new, :erlang.term_to_binary(checked))
+    File.rename!(new, Path.join(directory, "checked"))
 
     for {process, {number, _model}} <- checked.processes do
       File.write!(number_file(directory, process), <<number::64>>)
     end
-
-    File.rename!(new, Path.join(directory, "checked"))
   end
 
   defp number_file(directory, process), do: Path.join(directory, "process#{process}")

@@ -65,8 +65,12 @@ impl Engine {
         }
         if let Some(journaling) = &self.shared().journaling
             && snapshot.highest > 0
+            && journaling
+                .before_commit(snapshot.highest, &snapshot.deletes)
+                .is_err()
         {
-            journaling.before_commit(snapshot.highest);
+            // Tried again, and said by who syncs the journal: the store must not have what the journal has not.
+            return None;
         }
         let batch = snapshot.batch;
         commit.entries = batch.len();
@@ -141,6 +145,7 @@ struct Snapshot<'a> {
     users: &'a mut Vec<Id>,
     batch: BatchBuilder,
     highest: Version,
+    deletes: Vec<Entry>,
     // Pinned before numbers are copied, so that they keep their meaning until they are encoded.
     guard: Guard,
     copied: Vec<Copied>,
@@ -167,6 +172,7 @@ impl<'a> Snapshot<'a> {
             users,
             batch: BatchBuilder::new(shared.counters),
             highest: 0,
+            deletes: Vec::new(),
             guard: pin(),
             copied: Vec::new(),
             room: 0,
@@ -181,7 +187,12 @@ impl<'a> Snapshot<'a> {
     fn encode(&mut self) {
         for copied in self.copied.drain(..) {
             let entry = match copied {
-                Copied::Delete(entry) => entry,
+                Copied::Delete(entry) => {
+                    if self.shared.journaling.is_some() {
+                        self.deletes.push(entry);
+                    }
+                    entry
+                }
                 Copied::Row {
                     user,
                     number,

@@ -159,7 +159,7 @@ impl Engine {
                 policy: config.policy,
                 uses: Uses::new(config.shards),
                 writer: journal.as_ref().map_or(config.writer, Journal::owner),
-                journaling: journal.map(Journaling::new),
+                journaling: journal.map(|journal| Journaling::new(journal, config.floor)),
             },
             partitions: config.partitions,
             tokens: AtomicU64::new(1),
@@ -287,6 +287,11 @@ impl Engine {
     }
 
     fn wake(&self) -> Wake {
+        if let Some(journaling) = &self.shared.journaling
+            && journaling.journal.wants_next()
+        {
+            self.call_attention();
+        }
         if self.shared.totals.announce() {
             Wake::Yes
         } else {

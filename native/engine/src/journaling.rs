@@ -11,6 +11,9 @@
 //! The highest version of a commit is marked in the journal before the store sees it, so that later
 //! ones are above it in the next life too, whatever the clock says then.
 //!
+//! A store forgets deletes, and then an operation from before one would bring back what it deleted. So a commit writes its
+//! deletes down again, after all that was accepted before them: as long as the journal has any of that, it has them.
+//!
 //! # All or nothing
 //!
 //! The operations of a batch count only with the record that ends it. Until that is written, nothing
@@ -25,14 +28,14 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use ahash::AHashMap;
 use crossbeam_epoch::{Guard, pin};
 use parking_lot::Mutex;
 use read_states_journal::{Damage, Journal, Refusal, Reservation};
 
-use crate::batch::Version;
+use crate::batch::{Entry, Version};
 use crate::engine::{Engine, UserOperation};
 use crate::flush::Epoch;
 use crate::gate::{Gate, Inside};
@@ -40,7 +43,7 @@ use crate::id::Id;
 use crate::journal_record::{self, END_WORDS, Encoded, Said};
 use crate::ledger::Ledger;
 use crate::now::{Micros, Now};
-use crate::operation::Operation;
+use crate::operation::{Change, Operation};
 use crate::shard::WriteError;
 
 /// See the module.
@@ -51,7 +54,14 @@ pub(crate) struct Journaling {
     /// The number of the next batch.
     next_batch: AtomicU64,
     upkeep: Mutex<Upkeep>,
+    /// The highest version the store had at the start.
+    floor: Version,
+    /// Whether what it has of an earlier life waits in the engine, or there is none.
+    recovered: AtomicBool,
 }
+
+/// The least time between two segments, if they are not full.
+const LEAST_SEGMENT: Micros = 5_000_000;
 
 #[derive(Debug, Default)]
 struct Upkeep {
@@ -75,8 +85,10 @@ pub(crate) struct BatchLog<'a> {
 pub struct Recovered {
     /// Operations that wait now, to be merged when their users are loaded.
     pub operations: usize,
-    /// Operations of batches that were not whole.
+    /// Operations of batches that never ended: of calls that did not return.
     pub cut: usize,
+    /// Operations of batches that did, of which others are damaged.
+    pub broken: usize,
     /// What could not be read.
     pub damage: Vec<Damage>,
 }
@@ -92,12 +104,15 @@ impl From<Refusal> for WriteError {
 }
 
 impl Journaling {
-    pub fn new(journal: Journal) -> Self {
+    /// For a store with this floor.
+    pub fn new(journal: Journal, floor: Version) -> Self {
         Journaling {
             journal,
             batches: Gate::default(),
             next_batch: AtomicU64::new(1),
             upkeep: Mutex::default(),
+            floor,
+            recovered: AtomicBool::new(false),
         }
     }
 
@@ -122,10 +137,29 @@ impl Journaling {
         })
     }
 
-    /// A commit with versions up to this one may be given to the store when this returns.
-    pub fn before_commit(&self, highest: Version) {
+    /// A commit with versions up to this one, and with these deletes, may be given to the store when this returns:
+    /// the journal has all of it, on the disk.
+    pub fn before_commit(&self, highest: Version, deletes: &[Entry]) -> io::Result<()> {
         self.journal.mark(highest);
         self.await_batches();
+        for delete in deletes {
+            let (user, version, operation) = match *delete {
+                Entry::DeleteUser { user, version } => (user, version, Operation::DeleteUser),
+                Entry::DeleteChannel {
+                    user,
+                    channel,
+                    version,
+                } => {
+                    let change = Change::Delete;
+                    (user, version, Operation::Change { channel, change })
+                }
+                Entry::Row(_) => continue,
+            };
+            let record = Encoded::operation(version, user, &operation, None);
+            self.journal
+                .append_anyway(record.tag, record.words(), &pin())?;
+        }
+        self.journal.sync()
     }
 
     /// Returns when the batches that had begun are whole.
@@ -180,10 +214,15 @@ impl Engine {
         let mut reader = journaling.journal.reader();
         let mut known = Known::default();
         reader.for_each(|tag, words| known.note(journal_record::decode(tag, words)))?;
+        let mark = journaling.journal.highest_mark();
+        if known.highest > 0 && journaling.floor > mark {
+            let why = "the store was written to without this journal since, or it is the journal of another store";
+            return Err(io::Error::other(why));
+        }
         journaling
             .next_batch
             .store(known.highest_batch + 1, Relaxed);
-        let highest = known.highest.max(journaling.journal.highest_mark());
+        let highest = known.highest.max(mark);
         for mut shard in self.shards() {
             shard.ledger.stamp.raise(highest);
         }
@@ -202,12 +241,15 @@ impl Engine {
                     let mut shard = self.shard(hash);
                     shard.recover(self.shared(), hash, user, (version, operation), now);
                     recovered.operations += 1;
+                } else if batch.is_some_and(|batch| known.ends.contains_key(&batch)) {
+                    recovered.broken += 1;
                 } else {
                     recovered.cut += 1;
                 }
             }
         })?;
         recovered.damage = reader.damage().to_vec();
+        journaling.journal.forget_empty(&reader)?;
         for mut shard in self.shards() {
             // Those of a batch lie where its room was taken.
             shard.absents.each(|absent| absent.pending.sort());
@@ -215,6 +257,7 @@ impl Engine {
         let mut upkeep = journaling.upkeep.lock();
         upkeep.sealed_at = now.monotonic;
         self.checkpoint(journaling, &mut upkeep);
+        journaling.recovered.store(true, Relaxed);
         Ok(recovered)
     }
 
@@ -225,10 +268,11 @@ impl Engine {
             return Ok(false);
         };
         let journal = &journaling.journal;
-        journal.prepare();
+        let prepared = journal.prepare();
         let mut upkeep = journaling.upkeep.lock();
         // So that it is not much that is read again after a crash, even if little is written.
-        if now.monotonic.saturating_sub(upkeep.sealed_at) >= self.shared().commit_after {
+        let interval = self.shared().commit_after.max(LEAST_SEGMENT);
+        if now.monotonic.saturating_sub(upkeep.sealed_at) >= interval {
             upkeep.sealed_at = now.monotonic;
             journal.seal(&pin());
         }
@@ -240,7 +284,7 @@ impl Engine {
             journal.forget(segment)?;
             upkeep.checkpoints.pop_front();
         }
-        journal.prepare();
+        prepared.and_then(|()| journal.prepare())?;
         let figures = journal.figures();
         let hurry = figures.bytes > figures.most / 2 && !upkeep.checkpoints.is_empty();
         if hurry {
@@ -283,9 +327,10 @@ impl Engine {
         let Some(journaling) = &self.shared().journaling else {
             return Ok(());
         };
-        let clean = self
-            .shards()
-            .all(|shard| shard.ledger.counts.uncommitted_users == 0);
+        let clean = journaling.recovered.load(Relaxed)
+            && self
+                .shards()
+                .all(|shard| shard.ledger.counts.uncommitted_users == 0);
         journaling.journal.close(clean)
     }
 }

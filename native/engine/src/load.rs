@@ -46,7 +46,7 @@ struct Staged {
     rows: Vec<Row>,
     /// The highest of all.
     version: Version,
-    /// Of single channels, which the store remembers.
+    /// Of single channels, which the store remembers, by channel.
     deletes: Vec<(Channel, Version)>,
     /// Of the whole user, likewise; 0 if there is none.
     deleted: Version,
@@ -269,6 +269,9 @@ impl Merge {
         // A store that returns a row twice must not break the order; the later one counts.
         rows.sort_unstable_by_key(|row| (row.channel, Reverse(row.version)));
         rows.dedup_by_key(|row| row.channel);
+        let deletes = &mut stored.deletes;
+        deletes.sort_unstable_by_key(|(channel, version)| (*channel, Reverse(*version)));
+        deletes.dedup_by_key(|(channel, _)| *channel);
         let number = |row: &Row| (shared.directory.acquire(row.channel, &pin()), row.state);
         let mut numbered: Vec<(u32, ReadState)> = rows.iter().map(number).collect();
         numbered.sort_unstable_by_key(|(number, _)| *number);
@@ -308,10 +311,8 @@ impl Merge {
         };
         let row = self.stored.row(*channel);
         let row = row.filter(|row| row.writer == shared.writer);
-        let deletes = self.stored.deletes.iter();
-        let mut deletes = deletes.filter(|(deleted, _)| deleted == channel);
         row.is_some_and(|row| version <= row.version)
-            || deletes.any(|(_, deleted)| version <= *deleted)
+            || version <= self.stored.deleted_channel(*channel)
     }
 
     fn change(&mut self, shared: &Shared, version: Version, channel: Channel, change: &Change) {
@@ -360,6 +361,12 @@ impl Staged {
         let at = self.rows.binary_search_by_key(&channel, |row| row.channel);
         Some(&self.rows[at.ok()?])
     }
+
+    fn deleted_channel(&self, channel: Channel) -> Version {
+        let deletes = &self.deletes;
+        let at = deletes.binary_search_by_key(&channel, |(channel, _)| *channel);
+        at.map_or(0, |at| deletes[at].1)
+    }
 }
 
 impl Shard {
@@ -376,7 +383,8 @@ impl Shard {
         let absent = self.take_absent(shared, hash, user);
         let mut absent = absent.expect("the caller found the user absent under the same lock");
         let merged = std::mem::take(&mut absent.pending);
-        self.ledger.stamp.raise(version);
+        // A delete that was merged may have the version after that.
+        self.ledger.stamp.raise(version + 1);
         let hurried = absent.hurried;
         let mut due = false;
         let mut resident = absent.into_resident(merge.set, now);

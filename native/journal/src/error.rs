@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 pub enum OpenError {
     /// Another instance has it open.
     InUse(PathBuf),
-    /// A file in the directory is of another version of the library.
+    /// The directory, or a file in it, is somebody else's, or of another version of the library.
     NotOurs(PathBuf, String),
     /// The operating system refused something.
     Io(PathBuf, io::Error),
@@ -37,7 +37,7 @@ impl fmt::Display for OpenError {
                 write!(f, "the journal in {} is in use", path.display())
             }
             OpenError::NotOurs(path, why) => {
-                write!(f, "{} is no journal of this version: {why}", path.display())
+                write!(f, "{} is none of ours: {why}", path.display())
             }
             OpenError::Io(path, error) => write!(f, "{}: {error}", path.display()),
         }

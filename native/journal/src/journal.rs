@@ -1,22 +1,24 @@
 //! The segments of a directory: one that is appended to, those before it, and one ready to be next.
 
 use std::collections::VecDeque;
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crossbeam_epoch::{Atomic, Guard, Owned};
 use parking_lot::Mutex;
+use read_states_directory::{Lock, Refused, create};
 
 use crate::error::{OpenError, Refusal};
 use crate::reader::{Found, Reader};
 use crate::record::{FILLER, MAX_WORDS, Tag, size};
 use crate::segment::{EXTENSION, HEADER, Header, Segment, path, read_header};
 
-const LOCK: &str = "lock";
+/// Segments that are ready to be next: while one is filled, another is made.
+const SPARES: usize = 2;
 
 /// How large a journal may become.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +31,9 @@ pub struct Options {
     pub id_width: u8,
     /// Whose journal it is, unless it is somebody's already, see [`Journal::owner`].
     pub owner: u64,
+    /// Whether who appends waits for a sync: then one has to have everything that was appended before. Else it
+    /// may miss what a thread took room for long before it wrote it.
+    pub exact: bool,
 }
 
 /// Figures at a glance.
@@ -47,10 +52,15 @@ pub struct Journal {
     options: Options,
     /// Never null.
     current: Atomic<Arc<Segment>>,
+    wants_next: AtomicBool,
+    /// The highest of all.
+    mark: AtomicU64,
     files: Mutex<Files>,
     /// Held while a file is made.
     making: Mutex<()>,
-    lock: File,
+    /// Held while files are removed.
+    forgetting: Mutex<()>,
+    lock: Lock,
 }
 
 #[derive(Debug)]
@@ -59,9 +69,9 @@ struct Files {
     old: Vec<Found>,
     /// Full, oldest first.
     sealed: VecDeque<Sealed>,
-    spare: Option<Arc<Segment>>,
+    spares: VecDeque<Arc<Segment>>,
     next: u64,
-    mark: u64,
+    closed: bool,
     /// Why there is no spare one, if that is the disk's fault.
     refusal: Option<Refusal>,
 }
@@ -95,52 +105,46 @@ impl Journal {
     /// If the options are not possible.
     pub fn open(directory: &Path, mut options: Options) -> Result<Self, OpenError> {
         assert!(options.segment.is_multiple_of(1 << 16) && options.most >= 2);
+        let refused = |refused| match refused {
+            Refused::InUse => OpenError::InUse(directory.to_owned()),
+            Refused::NotOurs(why) => OpenError::NotOurs(directory.to_owned(), why),
+            Refused::NotWritable(error) => OpenError::io(directory, error),
+            Refused::Io(path, error) => OpenError::io(&path, error),
+        };
+        create(directory).map_err(refused)?;
+        let lock = Lock::take(directory).map_err(refused)?;
         let io = |error| OpenError::io(directory, error);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(io)?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(directory.join(LOCK))
-            .map_err(io)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(directory.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(io(error)),
-        }
         let (old, header) = segments(directory, options.id_width)?;
         if let Some(header) = header {
             options.owner = header.owner;
         }
         let mark = header.map_or(0, |header| header.mark);
         let next = old.last().map_or(0, |(sequence, _)| sequence + 1);
-        let create = |sequence| {
-            Segment::create(directory, sequence, &options)
-                .map(Arc::new)
-                .map_err(io)
-        };
-        let first = create(next)?;
+        let first = Segment::create(directory, next, &options).map_err(io)?;
+        let first = Arc::new(first);
         first.mark(mark);
         let files = Files {
             old,
             sealed: VecDeque::new(),
-            spare: Some(create(next + 1)?),
-            next: next + 2,
-            mark,
+            spares: VecDeque::new(),
+            next: next + 1,
+            closed: false,
             refusal: None,
         };
-        Ok(Journal {
+        let journal = Journal {
             directory: directory.to_owned(),
             options,
             current: Atomic::new(first),
+            wants_next: AtomicBool::new(false),
+            mark: AtomicU64::new(mark),
             files: Mutex::new(files),
             making: Mutex::new(()),
+            forgetting: Mutex::new(()),
             lock,
-        })
+        };
+        // If there is no room for it now, that is said when it is needed.
+        let _ = journal.prepare();
+        Ok(journal)
     }
 
     /// Whose journal it is: of the options with which it was opened when it was empty.
@@ -150,16 +154,21 @@ impl Journal {
 
     /// Writes down a number that outlives all segments, if it is higher than all before.
     pub fn mark(&self, value: u64) {
-        let mut files = self.files.lock();
-        if value > files.mark {
-            files.mark = value;
-            self.current(&crossbeam_epoch::pin()).mark(value);
+        let value = self.mark.fetch_max(value, SeqCst).max(value);
+        let guard = crossbeam_epoch::pin();
+        loop {
+            let segment = self.current(&guard);
+            segment.mark(value);
+            // Who replaces it reads the number after that, so one of the two writes it to the next.
+            if Arc::ptr_eq(segment, self.current(&guard)) {
+                return;
+            }
         }
     }
 
     /// The highest number that was ever marked, 0 if none.
     pub fn highest_mark(&self) -> u64 {
-        self.files.lock().mark
+        self.mark.load(SeqCst)
     }
 
     /// What was appended in an earlier life.
@@ -169,7 +178,7 @@ impl Journal {
 
     #[inline]
     fn current<'g>(&self, guard: &'g Guard) -> &'g Arc<Segment> {
-        let current = self.current.load(Acquire, guard);
+        let current = self.current.load(SeqCst, guard);
         // SAFETY: it is never null, and a segment that was replaced is dropped only after everybody
         // who was pinned then has unpinned.
         unsafe { current.deref() }
@@ -182,10 +191,19 @@ impl Journal {
             let segment = self.current(guard);
             if let Some(at) = segment.take(size(words.len())) {
                 segment.write(at, tag, words);
+                if self.options.exact {
+                    segment.written(at);
+                }
                 return Ok(());
             }
             self.go_on(segment.sequence, guard)?;
         }
+    }
+
+    /// Whether [`Journal::prepare`] has something to do.
+    #[inline]
+    pub fn wants_next(&self) -> bool {
+        self.wants_next.load(Relaxed)
     }
 
     /// Takes room for records with so many words each, which may be written in any order: all of it or none.
@@ -196,18 +214,26 @@ impl Journal {
     ) -> Result<Reservation, Refusal> {
         // In another order something may be left at the end of each room.
         const LEFT: usize = size(MAX_WORDS);
-        let mut reservation = Reservation::default();
-        let mut wanted = LEFT;
         // A segment has room for a share of a very large one.
         let most = (self.options.segment - HEADER) / 4;
+        let (mut rooms, mut wanted) = (vec![], LEFT);
         for words in words {
             if wanted + size(words) > most {
-                reservation.rooms.push_back(self.room(wanted, guard)?);
+                rooms.push(wanted);
                 wanted = LEFT;
             }
             wanted += size(words);
         }
-        reservation.rooms.push_back(self.room(wanted, guard)?);
+        if !rooms.is_empty() {
+            // So large that the caller may wait, and should not take in vain what others could use.
+            self.prepare_segments(rooms.len().div_ceil(4) + SPARES)
+                .map_err(|error| refusal(&error))?;
+        }
+        rooms.push(wanted);
+        let mut reservation = Reservation::default();
+        for bytes in rooms {
+            reservation.rooms.push_back(self.room(bytes, guard)?);
+        }
         Ok(reservation)
     }
 
@@ -234,17 +260,21 @@ impl Journal {
         if segment.sequence != full {
             return Ok(());
         }
-        let Some(spare) = files.spare.take() else {
+        let Some(spare) = files.spares.pop_front() else {
             return Err(files.refusal.unwrap_or(Refusal::Full));
         };
-        spare.mark(files.mark);
+        self.wants_next.store(true, Relaxed);
         files.sealed.push_back(Sealed {
             segment: Arc::clone(segment),
             synced: false,
         });
-        let replaced = self.current.swap(Owned::new(spare), Release, guard);
+        let replaced = self.current.swap(Owned::new(spare), SeqCst, guard);
+        // After that: who marks looks at the current segment last, see there.
+        self.current(guard).mark(self.mark.load(SeqCst));
         // SAFETY: nobody finds it any more, and who has it is pinned.
         unsafe { guard.defer_destroy(replaced) };
+        // Else it may wait for more to do, and the segment's memory with it.
+        guard.flush();
         Ok(())
     }
 
@@ -266,43 +296,52 @@ impl Journal {
         sealed.or(files.old.last().map(|(sequence, _)| *sequence))
     }
 
-    /// Makes the segment that will be next, if there is none and the bound allows it. Takes some 20 ms.
-    pub fn prepare(&self) {
+    /// Makes the segments that will be next, if there are none and the bound allows it. May take some
+    /// milliseconds for each.
+    pub fn prepare(&self) -> io::Result<()> {
+        self.prepare_segments(SPARES)
+    }
+
+    fn prepare_segments(&self, wanted: usize) -> io::Result<()> {
         let _making = self.making.lock();
-        let sequence = {
+        loop {
             let mut files = self.files.lock();
-            if files.spare.is_some() {
-                return;
+            // Whatever comes of it, who appends need not ask for it again.
+            self.wants_next.store(false, Relaxed);
+            if files.spares.len() >= wanted {
+                return Ok(());
             }
-            if files.count() >= self.options.most {
+            if files.closed || files.count() >= self.options.most {
                 files.refusal = None;
-                return;
+                return Ok(());
             }
+            let sequence = files.next;
             files.next += 1;
-            files.next - 1
-        };
-        let made = Segment::create(&self.directory, sequence, &self.options);
-        let mut files = self.files.lock();
-        match made {
-            Ok(made) => {
-                files.spare = Some(Arc::new(made));
-                files.refusal = None;
-            }
-            Err(error) => {
-                files.refusal = Some(match error.kind() {
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Refusal::NoSpace,
-                    _ => Refusal::Failed,
-                });
+            drop(files);
+            let made = Segment::create(&self.directory, sequence, &self.options);
+            let mut files = self.files.lock();
+            match made {
+                Ok(made) => {
+                    files.spares.push_back(Arc::new(made));
+                    files.refusal = None;
+                }
+                Err(error) => {
+                    files.refusal = Some(refusal(&error));
+                    return Err(error);
+                }
             }
         }
     }
 
     /// Waits until everything that was appended before is on the disk.
     pub fn sync(&self) -> io::Result<()> {
-        let sealed: Vec<_> = {
+        let (sealed, current): (Vec<_>, _) = {
+            // Together, for another one may become current between the two.
             let files = self.files.lock();
-            let left = files.sealed.iter().filter(|sealed| !sealed.synced);
-            left.map(|sealed| Arc::clone(&sealed.segment)).collect()
+            let sealed = files.sealed.iter();
+            let left = sealed.filter(|sealed| !sealed.synced || sealed.segment.is_changed());
+            let left = left.map(|sealed| Arc::clone(&sealed.segment)).collect();
+            (left, Arc::clone(self.current(&crossbeam_epoch::pin())))
         };
         let mut done = vec![];
         for segment in &sealed {
@@ -310,9 +349,6 @@ impl Journal {
                 done.push(segment.sequence);
             }
         }
-        let guard = crossbeam_epoch::pin();
-        let current = Arc::clone(self.current(&guard));
-        drop(guard);
         current.sync(true)?;
         for sealed in &mut self.files.lock().sealed {
             sealed.synced |= done.contains(&sealed.segment.sequence);
@@ -330,35 +366,75 @@ impl Journal {
     pub fn close(&self, forget: bool) -> io::Result<()> {
         if forget {
             self.seal(&crossbeam_epoch::pin());
-            if let Some(sealed) = self.newest_sealed() {
-                self.forget(sealed)?;
+            if let Some(sealed) = self.newest_sealed()
+                && let Err(error) = self.forget(sealed)
+            {
+                let _ = self.lock.release();
+                return Err(error);
             }
         }
-        self.sync()?;
-        let spare = self.files.lock().spare.take();
-        if let Some(spare) = spare {
-            fs::remove_file(spare.file().1)?;
+        let synced = self.sync();
+        let spares = {
+            let mut files = self.files.lock();
+            files.closed = true;
+            std::mem::take(&mut files.spares)
+        };
+        let removed = spares.iter().map(|spare| fs::remove_file(spare.file().1));
+        let removed = removed.fold(Ok(()), Result::and);
+        synced.and(removed).and(self.lock.release())
+    }
+
+    /// Appends a record even if that takes the journal past its bound, and waits for the disk if it must.
+    pub fn append_anyway(&self, tag: Tag, words: &[u64], guard: &Guard) -> io::Result<()> {
+        while self.append(tag, words, guard).is_err() {
+            let sequence = {
+                let mut files = self.files.lock();
+                files.next += 1;
+                files.next - 1
+            };
+            let made = Segment::create(&self.directory, sequence, &self.options)?;
+            self.files.lock().spares.push_back(Arc::new(made));
         }
-        self.lock.unlock()
+        Ok(())
+    }
+
+    /// Removes segments of an earlier life, which the reader found to have no records.
+    pub fn forget_empty(&self, reader: &Reader) -> io::Result<()> {
+        // What their headers have that counts is in the current one.
+        self.sync()?;
+        for (sequence, path) in reader.empty() {
+            fs::remove_file(path)?;
+            self.files
+                .lock()
+                .old
+                .retain(|(number, _)| number != sequence);
+        }
+        Ok(())
     }
 
     /// Removes the segments up to this one, which must be sealed.
     pub fn forget(&self, sequence: u64) -> io::Result<()> {
+        let _forgetting = self.forgetting.lock();
         loop {
-            let mut files = self.files.lock();
-            let oldest = match (files.old.first(), files.sealed.front()) {
-                (Some((number, path)), _) => Some((*number, path.clone())),
-                (None, Some(sealed)) => Some(sealed.segment.file()),
-                (None, None) => None,
-            };
+            let oldest = self.files.lock().oldest();
             let Some((_, path)) = oldest.filter(|(number, _)| *number <= sequence) else {
                 return Ok(());
             };
+            // Without the lock, which those need who append: it may take a while.
             match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ if files.old.is_empty() => drop(files.sealed.pop_front()),
-                _ => drop(files.old.remove(0)),
+                _ => {}
             }
+            let mut files = self.files.lock();
+            let gone = if files.old.is_empty() {
+                files.sealed.pop_front()
+            } else {
+                files.old.remove(0);
+                None
+            };
+            drop(files);
+            // Its memory is given back here.
+            drop(gone);
         }
     }
 
@@ -372,8 +448,13 @@ impl Journal {
 }
 
 impl Files {
+    fn oldest(&self) -> Option<Found> {
+        let sealed = || self.sealed.front().map(|sealed| sealed.segment.file());
+        self.old.first().cloned().or_else(sealed)
+    }
+
     fn count(&self) -> usize {
-        self.old.len() + self.sealed.len() + usize::from(self.spare.is_some()) + 1
+        self.old.len() + self.sealed.len() + self.spares.len() + 1
     }
 }
 
@@ -405,7 +486,7 @@ impl Reservation {
                 room.segment.write(at, FILLER, &[0; MAX_WORDS][..words]);
                 at += size(words);
             }
-            room.segment.written_late(room.start);
+            room.segment.written(room.start);
         }
     }
 }
@@ -424,9 +505,13 @@ impl Drop for Journal {
         // SAFETY: `&mut self` means that nobody else has it, and it was put there by `Atomic::new` or
         // `Owned::new`.
         drop(unsafe { current.try_into_owned() });
-        // Closing the file is not enough while a child process that was just forked shares it. An error leaves the
-        // lock to the closing.
-        let _ = self.lock.unlock();
+    }
+}
+
+fn refusal(error: &io::Error) -> Refusal {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Refusal::NoSpace,
+        _ => Refusal::Failed,
     }
 }
 

@@ -6,10 +6,9 @@ use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use rustix::fs::{FallocateFlags, fallocate};
 use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
 
-/// What a page is a multiple of, on every system this runs on, or the page itself.
+/// What a page is a multiple of on every system this runs on, or the page itself.
 const PAGE: usize = 1 << 16;
 
 /// A mapping that is shared with the file. Its words are atomics, because several threads write to
@@ -26,10 +25,9 @@ unsafe impl Send for Map {}
 unsafe impl Sync for Map {}
 
 impl Map {
-    /// Takes the room for `bytes` on the disk, so that a write to memory never finds it full, and
-    /// maps it. The file must be empty.
+    /// Maps the first `bytes` of a file, for which the disk must have room: a write to memory that finds
+    /// none kills the process.
     pub fn new(file: &File, bytes: usize) -> io::Result<Self> {
-        fallocate(file.as_fd(), FallocateFlags::empty(), 0, bytes as u64)?;
         // SAFETY: a new mapping, at an address of the system's choice, overlaps no other memory. That
         // somebody else changes or cuts the file is ruled out by its permissions and the lock of the
         // directory; who has both may kill this process as well.
@@ -44,13 +42,12 @@ impl Map {
             )?
         };
         let words = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let map = Map { words, bytes };
-        map.populate()?;
-        Ok(map)
+        Ok(Map { words, bytes })
     }
 
-    /// Has the system make every page ready to be written, which it would else do on the time of who writes first.
-    fn populate(&self) -> io::Result<()> {
+    /// Has the system make every page ready to be written, which it would else do on the time of who writes
+    /// first. A sync makes them as they were.
+    pub fn populate(&self) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         {
             use rustix::mm::{Advice, madvise};
@@ -83,7 +80,7 @@ impl Map {
         for (index, word) in words.iter().enumerate() {
             // SAFETY: the place is in the mapping, and aligned, see above.
             let place = unsafe { self.words.add(at / 8 + index).as_ref() };
-            place.store(*word, Relaxed);
+            place.store(word.to_le(), Relaxed);
         }
     }
 

@@ -27,6 +27,7 @@ pub(crate) type Found = (u64, PathBuf);
 #[derive(Debug)]
 pub struct Reader {
     segments: Vec<Found>,
+    empty: Vec<Found>,
     damage: Vec<Damage>,
 }
 
@@ -34,6 +35,7 @@ impl Reader {
     pub(crate) fn new(segments: Vec<Found>) -> Self {
         Reader {
             segments,
+            empty: vec![],
             damage: vec![],
         }
     }
@@ -46,11 +48,26 @@ impl Reader {
     /// Hands out every whole record, each segment's in the order in which their room was taken.
     pub fn for_each(&mut self, mut each: impl FnMut(Tag, &[u64])) -> io::Result<()> {
         self.damage.clear();
-        for (sequence, path) in &self.segments {
+        self.empty.clear();
+        for found in &self.segments {
+            let (sequence, path) = found;
             let bytes = fs::read(path)?;
+            let (mut records, damaged) = (0, self.damage.len());
+            let mut each = |tag, words: &[u64]| {
+                records += 1;
+                each(tag, words);
+            };
             read_segment(*sequence, path, &bytes, &mut self.damage, &mut each);
+            if records == 0 && self.damage.len() == damaged {
+                self.empty.push(found.clone());
+            }
         }
         Ok(())
+    }
+
+    /// Segments in which the last reading found nothing, and no damage.
+    pub(crate) fn empty(&self) -> &[Found] {
+        &self.empty
     }
 
     /// What the last reading could not read.

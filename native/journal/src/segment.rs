@@ -9,11 +9,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use parking_lot::Mutex;
+use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::error::OpenError;
 use crate::journal::Options;
@@ -39,10 +42,21 @@ pub(crate) struct Segment {
     map: Map,
     /// Where the next record goes; past the end once it is full.
     next: AtomicUsize,
-    /// The first byte that a reservation has written since the last sync.
+    /// The first byte that was said to be written since the last sync.
     late: AtomicUsize,
     synced: Mutex<Synced>,
-    next_mark: Mutex<usize>,
+    marks: Mutex<Marks>,
+    /// Whether a mark was written since the last sync.
+    marked: AtomicBool,
+    /// Whether the directory knows the file, on the disk.
+    named: AtomicBool,
+}
+
+/// The highest mark, and which place the next one goes to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Marks {
+    highest: u64,
+    next: usize,
 }
 
 /// Two syncs ago, and one: what was taken before the older one is on the disk.
@@ -109,13 +123,18 @@ impl Segment {
                 .create_new(true)
                 .mode(0o600)
                 .open(&path)?;
+            // So that a write to memory never finds the disk full.
+            fallocate(
+                file.as_fd(),
+                FallocateFlags::empty(),
+                0,
+                options.segment as u64,
+            )?;
             let map = Map::new(&file, options.segment)?;
             let header = [MAGIC, sequence, u64::from(options.id_width), options.owner];
             map.write(0, &header);
-            map.write(32, &[checksum(&header)]);
-            map.sync(0, HEADER)?;
-            file.sync_all()?;
-            File::open(directory)?.sync_all()?;
+            map.write(8 * header.len(), &[checksum(&header)]);
+            map.populate()?;
             Ok(map)
         };
         let map = make().inspect_err(|error: &io::Error| {
@@ -130,11 +149,14 @@ impl Segment {
             map,
             next: AtomicUsize::new(HEADER),
             late: AtomicUsize::new(usize::MAX),
+            marks: Mutex::default(),
+            // The header.
+            marked: AtomicBool::new(true),
+            named: AtomicBool::new(false),
             synced: Mutex::new(Synced {
                 earlier: HEADER,
                 last: HEADER,
             }),
-            next_mark: Mutex::new(0),
         })
     }
 
@@ -159,29 +181,48 @@ impl Segment {
             .write(at, &[record::head(self.sequence, tag, words)]);
     }
 
-    /// Writes a mark in the place of the one before the last.
+    /// Writes a mark in the place of the one before the last, if it is higher.
     pub fn mark(&self, value: u64) {
-        let mut next = self.next_mark.lock();
-        self.map.write(MARKS[*next], &[value, checksum(&[value])]);
-        *next = 1 - *next;
-        drop(next);
-        self.written_late(0);
+        let mut marks = self.marks.lock();
+        if value > marks.highest {
+            self.map
+                .write(MARKS[marks.next], &[value, checksum(&[value])]);
+            *marks = Marks {
+                highest: value,
+                next: 1 - marks.next,
+            };
+            self.marked.store(true, Release);
+        }
     }
 
-    /// Says that something from `from` on was written later than it was taken.
-    pub fn written_late(&self, from: usize) {
-        self.late.fetch_min(from, Relaxed);
+    /// Says that something from `from` on was written now, perhaps long after its room was taken.
+    pub fn written(&self, from: usize) {
+        self.late.fetch_min(from, Release);
+    }
+
+    /// Whether something was written since the last sync that says so.
+    pub fn is_changed(&self) -> bool {
+        self.late.load(Acquire) < usize::MAX || self.marked.load(Acquire)
     }
 
     /// Waits until all records that were written before are on the disk. Says whether there can be more.
     pub fn sync(&self, is_current: bool) -> io::Result<bool> {
         let mut synced = self.synced.lock();
-        let late = self.late.swap(usize::MAX, Relaxed);
-        let to = self.next.load(Relaxed).min(self.map.bytes());
+        let late = self.late.swap(usize::MAX, AcqRel);
+        let marked = self.marked.swap(false, AcqRel);
+        let to = self.next.load(Acquire).min(self.map.bytes());
         let from = synced.earlier.min(late);
-        if let Err(error) = self.map.sync(from, to) {
-            self.written_late(late);
+        let header = if marked { HEADER } else { 0 };
+        if let Err(error) = self.map.sync(0, header).and(self.map.sync(from, to)) {
+            self.written(late);
+            self.marked.fetch_or(marked, Release);
             return Err(error);
+        }
+        if !self.named.load(Acquire)
+            && let Some(directory) = self.path.parent()
+        {
+            read_states_directory::sync(directory)?;
+            self.named.store(true, Release);
         }
         // A record may have been taken before the last sync and written after it.
         let more = is_current || synced.last < to || late < usize::MAX;

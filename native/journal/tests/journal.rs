@@ -14,6 +14,7 @@ const OPTIONS: Options = Options {
     most: 4,
     id_width: 8,
     owner: 1,
+    exact: true,
 };
 
 const TAG: [u8; 3] = [1, 2, 3];
@@ -56,7 +57,7 @@ fn what_was_appended_is_read_in_the_next_life_across_segments() {
     assert_eq!(read(&journal), (vec![], vec![]));
     for word in 0..5_000 {
         append(&journal, word).unwrap();
-        journal.prepare();
+        journal.prepare().unwrap();
     }
     journal.sync().unwrap();
     drop(journal);
@@ -72,7 +73,7 @@ fn it_is_full_at_its_bound_until_something_is_forgotten() {
     let fill = || {
         let mut appended = 0;
         while append(&journal, appended).is_ok() {
-            journal.prepare();
+            journal.prepare().unwrap();
             appended += 1;
         }
         assert_eq!(append(&journal, 0), Err(Refusal::Full));
@@ -85,7 +86,7 @@ fn it_is_full_at_its_bound_until_something_is_forgotten() {
     journal.forget(1).unwrap();
     assert_eq!(files(root.path()).len(), 2);
     assert_eq!(append(&journal, 0), Err(Refusal::Full));
-    journal.prepare();
+    journal.prepare().unwrap();
     assert!(fill() as usize > OPTIONS.segment / 24);
 }
 

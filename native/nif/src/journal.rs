@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use read_states_engine::id::ID_WIDTH;
+use read_states_engine::journaling::Recovered;
 use read_states_journal::{Damage, Journal, Options};
 use rustler::types::atom::{self, Atom};
 use rustler::{Binary, Encoder, Env, Resource, ResourceArc, Term};
@@ -29,6 +30,7 @@ fn journal_open<'a>(
     segment: usize,
     most: usize,
     owner: u64,
+    exact: bool,
 ) -> Term<'a> {
     let path = Path::new(OsStr::from_bytes(path.as_slice()));
     let options = Options {
@@ -36,6 +38,7 @@ fn journal_open<'a>(
         most,
         id_width: ID_WIDTH,
         owner,
+        exact,
     };
     match Journal::open(path, options) {
         Ok(journal) => {
@@ -49,8 +52,21 @@ fn journal_open<'a>(
     }
 }
 
-/// `{:ok, {operations, operations of batches that were cut, damage}}` or `{:error, text}`; of damage the file,
-/// the place in it, and the bytes.
+/// Lets go of a journal that no engine was made with: `{:ok, records of an earlier life}` or `{:error, text}`.
+#[rustler::nif(schedule = "DirtyIo")]
+fn journal_drop(env: Env<'_>, journal: ResourceArc<JournalResource>) -> Term<'_> {
+    let count = |journal: Journal| {
+        let mut records = 0;
+        journal.reader().for_each(|_, _| records += 1)?;
+        journal.close(records == 0)?;
+        Ok(records)
+    };
+    let counted: std::io::Result<usize> = journal.take().map_or(Ok(0), count);
+    counted.map_err(|error| error.to_string()).encode(env)
+}
+
+/// `{:ok, {operations, operations of batches that were cut, operations of batches that are damaged, damage}}` or
+/// `{:error, text}`; of damage the file, the place in it, and the bytes.
 #[rustler::nif(schedule = "DirtyIo")]
 fn recover(env: Env<'_>, engine: Engine) -> Term<'_> {
     let recovered = engine.engine.recover(now());
@@ -62,7 +78,13 @@ fn recover(env: Env<'_>, engine: Engine) -> Term<'_> {
             (path.display().to_string(), *at, *bytes)
         });
         let damage: Vec<_> = damage.collect();
-        (recovered.operations, recovered.cut, damage)
+        let Recovered {
+            operations,
+            cut,
+            broken,
+            ..
+        } = recovered;
+        (operations, cut, broken, damage)
     });
     recovered.map_err(|error| error.to_string()).encode(env)
 }

@@ -9,11 +9,12 @@
 
 use crate::StoreError;
 use crate::header::{self, Header};
-use std::fs::{self, File, TryLockError};
+use read_states_directory::{LOCK, Lock, Refused, create, sync};
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-const LOCK: &str = "lock";
 const ROWS: &str = "rows";
 const NEW_ROWS: &str = "rows.new";
 
@@ -25,18 +26,27 @@ const HARMLESS: [&str; 4] = [LOCK, header::NEW_FILE, NEW_ROWS, "lost+found"];
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    lock: File,
+    _lock: Lock,
 }
 
 impl Directory {
     /// Takes the directory, makes it if there is none, and checks that it is of
     /// a store with these counters. Leaves what is not ours as it is.
     pub fn open(path: &Path, counters: &[String]) -> Result<Self, StoreError> {
-        create(path)?;
+        let refused = |refused| match refused {
+            Refused::InUse => StoreError::InUse(path.to_owned()),
+            Refused::NotOurs(why) => StoreError::NotOurs(path.to_owned(), why),
+            Refused::NotWritable(error) => StoreError::NotWritable(path.to_owned(), error),
+            Refused::Io(path, error) => StoreError::io(&path, error),
+        };
+        create(path).map_err(refused)?;
         if Header::read(path)?.is_none() {
             check_empty(path)?;
         }
-        let directory = Directory::lock(path)?;
+        let directory = Directory {
+            path: path.to_owned(),
+            _lock: Lock::take(path).map_err(refused)?,
+        };
         // Again, for nobody else writes it now.
         let header = Header::read(path)?;
         if let Some(header) = &header {
@@ -66,53 +76,14 @@ impl Directory {
                 }
                 _ => create(&new)?,
             }
-            fs::rename(&new, &rows)
+            // fjall makes its files for everybody.
+            fs::set_permissions(&new, Permissions::from_mode(0o700))
+                .and_then(|()| fs::rename(&new, &rows))
                 .and_then(|()| sync(&self.path))
                 .map_err(|error| StoreError::io(&rows, error))?;
         }
         Ok(rows)
     }
-
-    fn lock(path: &Path) -> Result<Self, StoreError> {
-        let file = path.join(LOCK);
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&file)
-            .map_err(|error| StoreError::io(&file, error))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Directory {
-                path: path.to_owned(),
-                lock,
-            }),
-            Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
-            Err(TryLockError::Error(error)) => Err(StoreError::io(&file, error)),
-        }
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // Closing the file is not enough while a child process that was just
-        // forked shares it. An error leaves the lock to the closing.
-        let _ = self.lock.unlock();
-    }
-}
-
-/// Makes the directory and its parents, durably.
-fn create(path: &Path) -> Result<(), StoreError> {
-    if path.exists() && !path.is_dir() {
-        let why = "it is no directory".to_owned();
-        return Err(StoreError::NotOurs(path.to_owned(), why));
-    }
-    let missing = path.ancestors().take_while(|ancestor| !ancestor.exists());
-    let missing: Vec<_> = missing.collect();
-    fs::create_dir_all(path).map_err(|error| StoreError::NotWritable(path.to_owned(), error))?;
-    for parent in missing.iter().filter_map(|made| made.parent()) {
-        sync(parent).map_err(|error| StoreError::io(parent, error))?;
-    }
-    Ok(())
 }
 
 /// Refuses a directory in which somebody else has something.
@@ -128,10 +99,6 @@ fn check_empty(path: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
-}
-
-fn sync(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use read_states_engine::id::ID_WIDTH;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Its name in the directory.
@@ -75,7 +76,12 @@ impl Header {
     pub fn write(&self, directory: &Path) -> Result<(), StoreError> {
         let write = || {
             let new = directory.join(NEW_FILE);
-            let mut file = File::create(&new)?;
+            let mut file = File::options()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&new)?;
             file.write_all(&serde_json::to_vec_pretty(self)?)?;
             file.sync_all()?;
             fs::rename(&new, directory.join(FILE))?;

@@ -3,6 +3,7 @@ defmodule ReadStates.Store.LocalTest do
 
   @moduletag :tmp_dir
 
+  alias ReadStates.OtherVM
   alias ReadStates.Store.Local
 
   use ReadStates.StoreContract,
@@ -27,10 +28,10 @@ defmodule ReadStates.Store.LocalTest do
 
     test "has one owner among all VMs", %{tmp_dir: dir} do
       path = Path.join(dir, "other")
-      port = start_vm(path, "IO.puts(\"open\"); Process.sleep(:infinity)")
-      assert ["open"] = lines(port, 1)
+      vm = start_vm(path, "IO.puts(\"open\"); Process.sleep(:infinity)")
+      OtherVM.await(vm, "open")
       assert reason(path) == :in_use
-      kill(port)
+      OtherVM.kill(vm)
       assert {:ok, store, 0} = Local.open([path: path], @context)
       :ok = Local.close(store)
     end
@@ -137,10 +138,11 @@ defmodule ReadStates.Store.LocalTest do
 
     last =
       for kill_after <- [1, 40, 7, 150], reduce: 0 do
-        _before ->
-          port = start_vm(path, writer)
-          acknowledged = lines(port, kill_after)
-          acknowledged = List.last(acknowledged ++ kill(port)) |> String.to_integer()
+        floor ->
+          vm = start_vm(path, writer)
+          awaited = to_string(floor + kill_after)
+          OtherVM.await(vm, awaited)
+          acknowledged = List.last([awaited | OtherVM.kill(vm)]) |> String.to_integer()
 
           {:ok, store, floor} = Local.open([path: path], @context)
           # More may have returned: what was on its way to us is lost with the VM that said it.
@@ -174,48 +176,11 @@ defmodule ReadStates.Store.LocalTest do
 
   # Another VM, in which the store at the path is open as `store`.
   defp start_vm(path, code) do
-    code = """
+    OtherVM.start("""
     alias ReadStates.Store.Local
     {:ok, store, floor} = Local.open([path: #{inspect(path)}], %{name: :other, counters: [:mention_count]})
     _ = {store, floor}
     #{code}
-    """
-
-    ebin = Application.app_dir(:read_states, "ebin")
-
-    Port.open({:spawn_executable, System.find_executable("elixir")}, [
-      :binary,
-      :exit_status,
-      line: 1_000,
-      args: ["-pa", ebin, "-e", code]
-    ])
-  end
-
-  defp lines(_port, 0), do: []
-
-  defp lines(port, count) do
-    receive do
-      {^port, {:data, {:eol, line}}} -> [line | lines(port, count - 1)]
-      {^port, {:exit_status, status}} -> flunk("the other VM has ended with #{status}")
-    after
-      60_000 -> flunk("the other VM says nothing")
-    end
-  end
-
-  # The lines it wrote until then.
-  defp kill(port) do
-    {:os_pid, pid} = Port.info(port, :os_pid)
-    {_, 0} = System.cmd("kill", ["-9", to_string(pid)])
-    rest(port)
-  end
-
-  defp rest(port) do
-    receive do
-      {^port, {:data, {:eol, line}}} -> [line | rest(port)]
-      {^port, {:data, {:noeol, _cut}}} -> rest(port)
-      {^port, {:exit_status, _status}} -> []
-    after
-      60_000 -> flunk("the other VM lives on")
-    end
+    """)
   end
 end

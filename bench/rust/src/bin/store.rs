@@ -241,12 +241,12 @@ impl Bare {
         let database = Database::builder(path)
             .cache_size(16 << 20)
             .max_journaling_size(64 << 20)
-            .worker_threads(2)
+            .worker_threads(3)
             .open()
             .expect("a new database");
         let options = || {
             KeyspaceCreateOptions::default()
-                .max_memtable_size(8 << 20)
+                .max_memtable_size(16 << 20)
                 .filter_policy(fjall::config::FilterPolicy::disabled())
         };
         let keyspace = database.keyspace("rows", options).expect("a new keyspace");

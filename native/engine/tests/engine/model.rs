@@ -132,6 +132,12 @@ impl Store {
         page.finish()
     }
 
+    /// As a store may that knows that no commit can arrive that is older.
+    pub fn forget_deletes(&mut self) {
+        self.rows.retain(|_, (_, row)| row.is_some());
+        self.deleted.clear();
+    }
+
     pub fn contents(&self) -> Model {
         let rows = self.rows.iter();
         Model(

@@ -1,0 +1,157 @@
+//! A directory that belongs to one process: made for its owner only, and locked.
+//!
+//! ```
+//! use read_states_directory::{Lock, Refused, create, sync};
+//!
+//! let root = tempfile::tempdir().unwrap();
+//! let path = root.path().join("a/b");
+//! create(&path).unwrap();
+//! let lock = Lock::take(&path).unwrap();
+//! assert!(matches!(Lock::take(&path), Err(Refused::InUse)));
+//! drop(lock);
+//! Lock::take(&path).unwrap();
+//! sync(&path).unwrap();
+//! ```
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The file that is locked.
+pub const LOCK: &str = "lock";
+
+/// Why a directory cannot be had.
+#[derive(Debug)]
+pub enum Refused {
+    /// Another process, or somebody else in this one, has it.
+    InUse,
+    /// What is there is none of ours, and why.
+    NotOurs(String),
+    /// It cannot be made.
+    NotWritable(io::Error),
+    /// The operating system refused something else, at this path.
+    Io(PathBuf, io::Error),
+}
+
+/// A directory that nobody else can lock until this is dropped.
+#[derive(Debug)]
+pub struct Lock(File);
+
+/// Makes the directory, readable for its owner only, and its parents; durably. Refuses one that is there and is a
+/// symbolic link, or belongs to another user, who could read and change what is written to it.
+pub fn create(path: &Path) -> Result<(), Refused> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(Refused::NotWritable(error)),
+        Ok(found) if found.is_symlink() => {
+            return Err(Refused::NotOurs("it is a symbolic link".to_owned()));
+        }
+        Ok(found) if !found.is_dir() => {
+            return Err(Refused::NotOurs("it is no directory".to_owned()));
+        }
+        Ok(found) if found.uid() != rustix::process::geteuid().as_raw() => {
+            let why = format!("it belongs to another user, {}", found.uid());
+            return Err(Refused::NotOurs(why));
+        }
+        Ok(_) => return Ok(()),
+    }
+    let missing = path.ancestors().take_while(|ancestor| !ancestor.exists());
+    let missing: Vec<_> = missing.collect();
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    parent
+        .map_or(Ok(()), fs::create_dir_all)
+        .and_then(|()| DirBuilder::new().mode(0o700).create(path))
+        .map_err(Refused::NotWritable)?;
+    for parent in missing.iter().filter_map(|made| made.parent()) {
+        sync(parent).map_err(|error| Refused::Io(parent.to_owned(), error))?;
+    }
+    Ok(())
+}
+
+/// Waits until the names in a directory are on the disk.
+pub fn sync(directory: &Path) -> io::Result<()> {
+    let directory = if directory.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        directory
+    };
+    File::open(directory)?.sync_all()
+}
+
+impl Lock {
+    /// Takes the lock, unless somebody has it.
+    pub fn take(directory: &Path) -> Result<Self, Refused> {
+        let path = directory.join(LOCK);
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| Refused::Io(path.clone(), error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock(file)),
+            Err(TryLockError::WouldBlock) => Err(Refused::InUse),
+            Err(TryLockError::Error(error)) => Err(Refused::Io(path, error)),
+        }
+    }
+
+    /// Gives it back, before it is dropped.
+    pub fn release(&self) -> io::Result<()> {
+        self.0.unlock()
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file is not enough while a child process that was just forked shares it. An error
+        // leaves the lock to the closing.
+        let _ = self.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use tempfile::tempdir;
+
+    #[test]
+    fn what_is_made_is_for_its_owner_only() {
+        let root = tempdir().unwrap();
+        let path = root.path().join("a/b");
+        create(&path).unwrap();
+        let _lock = Lock::take(&path).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o700);
+        assert_eq!(mode(&path.join(LOCK)), 0o600);
+        create(&path).unwrap();
+    }
+
+    #[test]
+    fn a_link_a_file_and_what_belongs_to_somebody_else_are_refused() {
+        let root = tempdir().unwrap();
+        let (link, file) = (root.path().join("link"), root.path().join("file"));
+        symlink(root.path(), &link).unwrap();
+        fs::write(&file, "").unwrap();
+        for path in [&link, &file] {
+            assert!(matches!(create(path), Err(Refused::NotOurs(_))));
+        }
+        assert!(matches!(
+            create(&file.join("below")),
+            Err(Refused::NotWritable(_))
+        ));
+        // Only root can give something away.
+        let other = root.path().join("other");
+        fs::create_dir(&other).unwrap();
+        if std::os::unix::fs::chown(&other, Some(12_345), None).is_ok() {
+            let Err(Refused::NotOurs(why)) = create(&other) else {
+                panic!("a directory of another user was accepted");
+            };
+            assert!(why.contains("12345"));
+        }
+    }
+}

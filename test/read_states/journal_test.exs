@@ -1,0 +1,282 @@
+defmodule ReadStates.JournalTest do
+  use ReadStates.InstanceCase, async: true
+
+  alias ReadStates.OtherVM
+
+  @moduletag :tmp_dir
+  @moduletag timeout: 300_000
+  @size 16 * 1024 * 1024
+
+  setup do
+    # Of an instance that does not start.
+    Process.flag(:trap_exit, true)
+    :ok
+  end
+
+  defp journal(dir, opts \\ []), do: [path: Path.join(dir, "journal"), max_size: @size] ++ opts
+
+  # Another VM calls the functions of ReadStates, in turn with the instance's name and these arguments, and is killed.
+  defp live_and_die(dir, calls, opts \\ []) do
+    OtherVM.run_and_kill("""
+    {:ok, _} = ReadStates.start_link([name: :other, store: {ReadStates.Store.Local, path: #{inspect(dir)}}] ++ #{inspect(opts)})
+    for {function, arguments} <- #{inspect(calls, limit: :infinity)} do
+      :ok = apply(ReadStates, function, [:other | arguments])
+    end
+    """)
+  end
+
+  defp segments(dir), do: Path.wildcard(Path.join([dir, "journal", "*.journal"]))
+
+  test "what was accepted and not committed is there in the next life", %{
+    name: name,
+    tmp_dir: dir
+  } do
+    operations =
+      for(user <- 1..50, channel <- 1..20, do: {:ack, user, channel, user + channel}) ++
+        for(user <- 1..50, do: {:increment, user, {1, 2}, 100, user}) ++
+        [{:delete, 7}, {:delete, 8, 3}, {:put, 9, 9, 1, %{mention_count: 4}}]
+
+    live_and_die(dir, update: [operations], decrement: [10, {1, 2}, 100, [by: 3]])
+    start!(name, store: {Local, path: dir})
+    model = Model.update(%Model{}, operations ++ [{:decrement, 10, {1, 2}, 100, 3}])
+    assert read(name, 1..50) == model.users
+    :ok = ReadStates.commit(name)
+    assert stored(name) == model.users
+  end
+
+  test "what had been committed is not done again", %{name: name, tmp_dir: dir} do
+    for life <- 1..4 do
+      committed = if rem(life, 2) == 0, do: [commit: []], else: []
+      calls = [increment: [1, 10, 5], increment: [[1, 2], 10, 5]] ++ committed
+      live_and_die(dir, calls ++ [increment: [1, 10, 5]])
+    end
+
+    start!(name, store: {Local, path: dir})
+    assert {:ok, 12} == ReadStates.total(name, 1)
+    assert {:ok, 4} == ReadStates.total(name, 2)
+  end
+
+  test "what was deleted stays deleted, also in a store that forgets deletes",
+       %{name: name, tmp_dir: dir} do
+    live_and_die(dir,
+      increment: [[1, 2, 3], 10, 5],
+      delete: [1, 10],
+      delete: [2],
+      update: [[{:ack, 3, 10, 9}, {:delete, 3}, {:ack, 3, 11, 1}]],
+      commit: []
+    )
+
+    start!(name, store: {Local, path: dir})
+    assert read(name, 1..3) == %{3 => %{{0, 11} => {1, %{mention_count: 0}}}}
+  end
+
+  test "after an orderly stop there is nothing to read, and it can be switched off",
+       %{name: name, tmp_dir: dir} do
+    opts = [store: {Local, path: dir}]
+    start!(name, opts)
+    :ok = ReadStates.ack(name, 1, 10, 5)
+    stop!(name)
+    assert [_empty] = segments(dir)
+    start!(name, [{:journal, false} | opts])
+    assert {:ok, %{last_message_id: 5}} = ReadStates.get(name, 1, 10)
+  end
+
+  test "it cannot be switched off while there is something in it, and back on when the store went on without it",
+       %{name: name, tmp_dir: dir} do
+    opts = [name: name, store: {Local, path: dir}]
+    live_and_die(dir, ack: [1, 10, 5])
+
+    assert {:error, {:journal, {:not_empty, text}}} =
+             ReadStates.start_link([{:journal, false} | opts])
+
+    journal = Path.join(dir, "journal")
+    assert text =~ journal
+    aside = Path.join(dir, "aside")
+    File.rename!(journal, aside)
+    live_and_die(dir, [ack: [1, 10, 4], commit: []], journal: false)
+    File.rename!(aside, journal)
+    assert {:error, {:journal, {:io, text}}} = ReadStates.start_link(opts)
+    assert text =~ "without this journal"
+    # Nothing of it was lost by trying.
+    File.rename!(journal, aside)
+    start!(name, [{:journal, path: Path.join(dir, "new")} | opts])
+    assert {:ok, %{last_message_id: 4}} = ReadStates.get(name, 1, 10)
+    assert Path.wildcard(Path.join(aside, "*.journal")) != []
+  end
+
+  test "segments go when they are committed, so that it does not fill", %{
+    name: name,
+    tmp_dir: dir
+  } do
+    start!(name, journal: journal(dir), commit_after: 20, dirty_memory: 64 * 1024 * 1024)
+    # About three times its size.
+    for message <- 1..800 do
+      operations = for user <- 1..1_000, do: {:ack, user, 10, message}
+      accepted(fn -> ReadStates.update(name, operations) end)
+    end
+
+    # By time segments are begun every five seconds.
+    eventually(fn -> length(segments(dir)) <= 4 end)
+    assert %{journal_size: size, max_journal_size: @size} = ReadStates.stats(name)
+    assert size <= 4 * div(@size, 16)
+  end
+
+  test "at its bound writes are refused, and reads go on, until the store is back",
+       %{name: name, tmp_dir: dir} do
+    faults = start_faults!()
+
+    start!(name,
+      store: faulty(faults),
+      journal: journal(dir),
+      commit_after: 50,
+      dirty_memory: 64 * 1024 * 1024
+    )
+
+    :ok = ReadStates.load(name, [1])
+    FaultyStore.set(faults, :commit, {:return, {:error, :away}})
+
+    # Until it stays refused: before that only the next segment was not ready yet.
+    refused = fn message ->
+      Enum.all?(1..50, fn _try ->
+        ReadStates.ack(name, 1, 10, message) == {:error, :overloaded} && Process.sleep(10) == :ok
+      end)
+    end
+
+    accepted = Enum.find(Stream.iterate(1, &(&1 + 1)), refused) - 1
+    assert accepted > 300_000
+    assert {:ok, %{last_message_id: ^accepted}} = ReadStates.get(name, 1, 10)
+    assert %{journal_size: @size, overloads: overloads} = ReadStates.stats(name)
+    assert overloads > 0
+    # As a batch too, of which nothing is done.
+    batch = for message <- 1..5_000, do: {:increment, 1, 11, message, 1}
+    assert {:error, :overloaded} = ReadStates.update(name, batch)
+    assert {:ok, %{counters: %{mention_count: 0}}} = ReadStates.get(name, 1, 11)
+    FaultyStore.set(faults, :commit, nil)
+    accepted(fn -> ReadStates.update(name, batch) end)
+    :ok = ReadStates.commit(name)
+
+    assert stored(name) == %{
+             1 => %{
+               {0, 10} => {accepted, %{mention_count: 0}},
+               {0, 11} => {0, %{mention_count: 5_000}}
+             }
+           }
+  end
+
+  test "with sync_every: 0 calls of many processes are answered once they are synced",
+       %{name: name, tmp_dir: dir} do
+    start!(name, journal: journal(dir, sync_every: 0))
+
+    1..50
+    |> Task.async_stream(
+      fn user ->
+        :ok = ReadStates.ack(name, user, 10, user)
+        :ok = ReadStates.increment(name, [user, 0], 10, user + 1)
+        :ok = ReadStates.update(name, [{:put, user, 11, 5, []}, {:delete, user, 12}])
+        :ok = ReadStates.delete(name, user, 13)
+      end,
+      max_concurrency: 50
+    )
+    |> Enum.each(fn result -> assert result == {:ok, :ok} end)
+
+    assert {:ok, 50} = ReadStates.total(name, 0)
+  end
+
+  test "damage costs what it hits, and is reported", %{name: name, tmp_dir: dir} do
+    live_and_die(dir, for(user <- 1..1_000, do: {:ack, [user, 10, user]}))
+    first = hd(segments(dir))
+    # In the middle of the record of an ack, which is 40 bytes long.
+    {:ok, file} = :file.open(first, [:read, :write, :raw, :binary])
+    :ok = :file.pwrite(file, 128 + 40 * 500 + 20, "damage")
+    :ok = :file.close(file)
+    log = ExUnit.CaptureLog.capture_log(fn -> start!(name, store: {Local, path: dir}) end)
+    assert log =~ "40 bytes"
+    assert log =~ first
+    absent = for user <- 1..1_000, ReadStates.list(name, user) == {:ok, []}, do: user
+    assert absent == [501]
+  end
+
+  test "a full disk refuses writes, says so, and goes on by itself", %{name: name, tmp_dir: dir} do
+    disk = Path.join(dir, "disk")
+    File.mkdir_p!(disk)
+
+    case System.cmd("mount", ~w(-t tmpfs -o size=4m tmpfs #{disk}), stderr_to_stdout: true) do
+      {_output, 0} ->
+        on_exit(fn -> System.cmd("umount", ["--lazy", disk]) end)
+        fill_disk(name, disk)
+
+      {output, _status} ->
+        IO.puts(
+          :stderr,
+          "A full disk is not tested, for no file system can be mounted: #{output}"
+        )
+    end
+  end
+
+  defp fill_disk(name, disk) do
+    ballast = Path.join(disk, "ballast")
+    File.write!(ballast, String.duplicate("x", 1024 * 1024 + 512 * 1024))
+    faults = start_faults!()
+    opts = [store: faulty(faults), commit_after: 50, dirty_memory: 64 * 1024 * 1024]
+    start!(name, [{:journal, journal(disk)} | opts])
+    :ok = ReadStates.load(name, [1])
+    FaultyStore.set(faults, :commit, {:return, {:error, :away}})
+
+    accepted =
+      Enum.find(Stream.iterate(1, &(&1 + 1)), fn message ->
+        case ReadStates.ack(name, 1, 10, message) do
+          :ok -> false
+          {:error, :disk_full} -> true
+          # The next segment is being made.
+          {:error, :overloaded} -> Process.sleep(100) && false
+        end
+      end) - 1
+
+    assert accepted > 1_000
+    assert {:error, :disk_full} = ReadStates.update(name, [{:ack, 2, 3, 4}, {:ack, 5, 6, 7}])
+    assert {:ok, %{last_message_id: newest}} = ReadStates.get(name, 1, 10)
+    assert newest <= accepted
+    File.rm!(ballast)
+    eventually(fn -> ReadStates.ack(name, 1, 10, accepted + 2) == :ok end)
+    FaultyStore.set(faults, :commit, nil)
+    :ok = ReadStates.commit(name)
+    assert stored(name) == %{1 => %{{0, 10} => {accepted + 2, %{mention_count: 0}}}}
+  end
+
+  defp accepted(write) do
+    with {:error, :overloaded} <- write.() do
+      Process.sleep(5)
+      accepted(write)
+    end
+  end
+
+  test "wrong options are refused by name", %{name: name, tmp_dir: dir} do
+    for {journal, message} <- [
+          {:yes, "journal must be a keyword list, got: :yes"},
+          {[size: 1], "journal must be one of [:path, :max_size, :sync_every], got: :size"},
+          {true, "journal must be given a :path"},
+          {[path: ""], "journal must be given a :path"},
+          {[path: dir, max_size: 1], "max_size must be an integer from 16777216"},
+          {[path: dir, sync_every: -1], "sync_every must be an integer from 0 to 60000, got: -1"},
+          {[path: dir, sync_every: 1.0],
+           "sync_every must be an integer from 0 to 60000, got: 1.0"}
+        ] do
+      error = assert_raise ArgumentError, fn -> start!(name, journal: journal) end
+      assert Exception.message(error) =~ message
+    end
+  end
+
+  test "where it cannot be, the instance does not start, and its store is free again",
+       %{name: name, tmp_dir: dir} do
+    file = Path.join(dir, "file")
+    File.write!(file, "")
+    store = {Local, path: Path.join(dir, "store")}
+    opts = [name: name, store: store]
+
+    assert {:error, {:journal, {:io, text}}} =
+             ReadStates.start_link([{:journal, path: Path.join(file, "journal")} | opts])
+
+    assert text =~ file
+    start!(name, store: store)
+  end
+end
