@@ -150,8 +150,13 @@ defmodule ReadStates.Bench.Journal do
       :ok ->
         :ok
 
-      _wake_or_overloaded ->
+      # It is done, and the next segment is to be made.
+      :wake ->
         Native.attend(engine)
+        {:ok, _hurry} = Native.tend_journal(engine)
+        :ok
+
+      :overloaded ->
         {:ok, _hurry} = Native.tend_journal(engine)
         written(engine, user, channel, message)
     end
