@@ -126,14 +126,27 @@ defmodule ReadStates.Committer do
   end
 
   # In the task.
-  defp write(%{store: {module, store}}, commit, batch) do
-    case module.commit(store, %Batch{binary: batch}) do
-      :ok -> {:ok, Native.commit_succeeded(commit)}
-      {:error, reason} -> {:error, reason}
-      other -> {:error, {:bad_return, other}}
+  defp write(%{store: {module, store}, options: options}, commit, batch) do
+    with :ok <- write_ahead(options.journal, commit) do
+      case module.commit(store, %Batch{binary: batch}) do
+        :ok -> {:ok, Native.commit_succeeded(commit)}
+        {:error, reason} -> {:error, reason}
+        other -> {:error, {:bad_return, other}}
+      end
     end
   rescue
     exception -> {:error, {exception, __STACKTRACE__}}
+  end
+
+  defp write_ahead(nil, _commit), do: :ok
+
+  # The store must not have what the journal has not.
+  defp write_ahead(_journal, commit) do
+    case Native.write_ahead(commit) do
+      :ok -> :ok
+      :stale -> {:error, :stale}
+      {:error, text} -> {:error, {:journal, text}}
+    end
   end
 
   defp committed(state, {commit, users, entries}, result, duration) do

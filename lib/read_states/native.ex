@@ -63,6 +63,7 @@ defmodule ReadStates.Native do
 
   # Commits.
   def begin_commit(_engine, _partition, _most), do: unloaded()
+  def write_ahead(_commit), do: unloaded()
   def commit_succeeded(_commit), do: unloaded()
   def commit_failed(_commit), do: unloaded()
   def flush(_engine, _partition), do: unloaded()

@@ -70,6 +70,13 @@ defmodule ReadStates.JournalTest do
     assert read(name, 1..3) == %{3 => %{{0, 11} => {1, %{mention_count: 0}}}}
   end
 
+  test "a journal can be begun for a store that has something", %{name: name, tmp_dir: dir} do
+    live_and_die(dir, [ack: [1, 10, 5], commit: []], journal: false)
+    live_and_die(dir, ack: [1, 10, 6])
+    start!(name, store: {Local, path: dir})
+    assert {:ok, %{last_message_id: 6}} = ReadStates.get(name, 1, 10)
+  end
+
   test "after an orderly stop there is nothing to read, and it can be switched off",
        %{name: name, tmp_dir: dir} do
     opts = [store: {Local, path: dir}]

@@ -1,6 +1,8 @@
 //! Committing: a snapshot of what is dirty goes to the store, and is clean once the store has it.
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crossbeam_epoch::{Guard, pin};
 
@@ -20,8 +22,8 @@ use crate::user::{Deletes, DeletesInFlight, Flight, Resident};
 /// Entries of a snapshot taken in one hold of a shard's lock, and users looked at.
 const AT_ONCE: usize = 128;
 
-/// A commit under way: write [`Commit::batch`] to the store, then say whether it
-/// [succeeded](Commit::succeed). Dropped before, it has failed, and everything in it is dirty again.
+/// A commit under way: with a journal [write ahead](Commit::write_ahead), write [`Commit::batch`] to the store, then
+/// say whether it [succeeded](Commit::succeed). Dropped before, it has failed, and everything in it is dirty again.
 #[derive(Debug)]
 pub struct Commit {
     engine: Arc<Engine>,
@@ -29,6 +31,29 @@ pub struct Commit {
     users: Vec<Id>,
     entries: usize,
     batch: Vec<u8>,
+    write_ahead: WriteAhead,
+}
+
+/// What the journal has to have before the store is given a commit.
+#[derive(Clone, Debug)]
+pub struct WriteAhead {
+    engine: Arc<Engine>,
+    /// The highest version in it, 0 if there is nothing in it.
+    highest: Version,
+    deletes: Vec<Entry>,
+    done: Arc<AtomicBool>,
+}
+
+impl WriteAhead {
+    /// Writes it down, and waits until all that the commit contains is on the disk. Does nothing without a
+    /// journal.
+    pub fn run(&self) -> io::Result<()> {
+        if let Some(journaling) = &self.engine.shared().journaling {
+            journaling.before_commit(self.highest, &self.deletes)?;
+            self.done.store(true, Relaxed);
+        }
+        Ok(())
+    }
 }
 
 impl Engine {
@@ -47,6 +72,12 @@ impl Engine {
             users: Vec::new(),
             entries: 0,
             batch: Vec::new(),
+            write_ahead: WriteAhead {
+                engine: Arc::clone(self),
+                highest: 0,
+                deletes: Vec::new(),
+                done: Arc::default(),
+            },
         };
         let mut snapshot = Snapshot::new(self.shared(), commit.token, &mut commit.users);
         let mut attention = false;
@@ -63,16 +94,14 @@ impl Engine {
         if attention {
             self.call_attention();
         }
-        if let Some(journaling) = &self.shared().journaling
-            && snapshot.highest > 0
-            && journaling
-                .before_commit(snapshot.highest, &snapshot.deletes)
-                .is_err()
-        {
-            // Tried again, and said by who syncs the journal: the store must not have what the journal has not.
-            return None;
-        }
-        let batch = snapshot.batch;
+        let Snapshot {
+            batch,
+            highest,
+            deletes,
+            ..
+        } = snapshot;
+        commit.write_ahead.highest = highest;
+        commit.write_ahead.deletes = deletes;
         commit.entries = batch.len();
         commit.batch = batch.finish();
         (commit.entries > 0).then_some(commit)
@@ -102,6 +131,11 @@ impl Commit {
         &self.batch
     }
 
+    /// What is to be done before the store is given the batch.
+    pub fn write_ahead(&self) -> &WriteAhead {
+        &self.write_ahead
+    }
+
     /// Entries in the batch.
     pub fn entries(&self) -> usize {
         self.entries
@@ -121,11 +155,13 @@ impl Commit {
     }
 
     fn settle(&mut self, done: bool, now: Now) {
+        let written = self.write_ahead.done.load(Relaxed);
         // One by one: should one of them panic, dropping goes on with the others.
         while let Some(user) = self.users.pop() {
             let hash = self.engine.hash(user);
             let mut shard = self.engine.shard(hash);
-            shard.settle(self.engine.shared(), hash, user, self.token, done, now);
+            let outcome = Outcome { done, written };
+            shard.settle(self.engine.shared(), hash, user, self.token, outcome, now);
         }
     }
 }
@@ -135,6 +171,15 @@ impl Drop for Commit {
         // The time plays no part: what failed is due at once.
         self.settle(false, Now::default());
     }
+}
+
+/// How a commit ended.
+#[derive(Clone, Copy, Debug)]
+struct Outcome {
+    /// The store has it.
+    done: bool,
+    /// The journal has its deletes.
+    written: bool,
 }
 
 /// A snapshot in the making: copied under the lock of a shard, and encoded without it, so that
@@ -161,7 +206,8 @@ enum Copied {
         version: Version,
         state: ReadState,
     },
-    Delete(Entry),
+    /// And whether a commit has written it ahead before.
+    Delete(Entry, bool),
 }
 
 impl<'a> Snapshot<'a> {
@@ -187,8 +233,8 @@ impl<'a> Snapshot<'a> {
     fn encode(&mut self) {
         for copied in self.copied.drain(..) {
             let entry = match copied {
-                Copied::Delete(entry) => {
-                    if self.shared.journaling.is_some() {
+                Copied::Delete(entry, written) => {
+                    if self.shared.journaling.is_some() && !written {
                         self.deletes.push(entry);
                     }
                     entry
@@ -250,7 +296,16 @@ impl Shard {
     }
 
     /// The store has the snapshot, or not.
-    fn settle(&mut self, shared: &Shared, hash: u64, user: Id, token: u64, done: bool, now: Now) {
+    fn settle(
+        &mut self,
+        shared: &Shared,
+        hash: u64,
+        user: Id,
+        token: u64,
+        outcome: Outcome,
+        now: Now,
+    ) {
+        let Outcome { done, written } = outcome;
         let Some(resident) = find_resident(&mut self.residents, hash, user) else {
             return;
         };
@@ -272,7 +327,11 @@ impl Shard {
             if let Some(epoch) = flight.epoch {
                 ledger.epochs.leave(epoch);
             }
-        } else if let Some(epoch) = flight.epoch
+        } else if written {
+            unsettled.deletes.written = flight.deletes;
+        }
+        if !done
+            && let Some(epoch) = flight.epoch
             && let Some(later) = unsettled.epoch.replace(epoch)
         {
             ledger.epochs.leave(later);
@@ -360,18 +419,21 @@ fn add_deletes(
     if let Some(version) = deletes.user
         && in_flight.user != deletes.user
     {
-        snapshot.copy(Copied::Delete(Entry::DeleteUser { user, version }));
+        let written = deletes.written.user == deletes.user;
+        snapshot.copy(Copied::Delete(Entry::DeleteUser { user, version }, written));
         in_flight.user = deletes.user;
     }
     for (channel, version) in &deletes.channels[in_flight.channels..] {
         if snapshot.room == 0 {
             break;
         }
+        let written = in_flight.channels < deletes.written.channels;
         in_flight.channels += 1;
-        snapshot.copy(Copied::Delete(Entry::DeleteChannel {
+        let delete = Entry::DeleteChannel {
             user,
             channel: *channel,
             version: *version,
-        }));
+        };
+        snapshot.copy(Copied::Delete(delete, written));
     }
 }

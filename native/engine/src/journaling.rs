@@ -257,6 +257,9 @@ impl Engine {
         let mut upkeep = journaling.upkeep.lock();
         upkeep.sealed_at = now.monotonic;
         self.checkpoint(journaling, &mut upkeep);
+        // From now on the store is this journal's, and what it has is older than all that will be written.
+        journaling.journal.mark(highest.max(journaling.floor));
+        journaling.journal.sync()?;
         journaling.recovered.store(true, Relaxed);
         Ok(recovered)
     }
@@ -269,7 +272,10 @@ impl Engine {
         };
         let journal = &journaling.journal;
         let prepared = journal.prepare();
-        let mut upkeep = journaling.upkeep.lock();
+        let Some(mut upkeep) = journaling.upkeep.try_lock() else {
+            // Somebody is at it.
+            return Ok(false);
+        };
         // So that it is not much that is read again after a crash, even if little is written.
         let interval = self.shared().commit_after.max(LEAST_SEGMENT);
         if now.monotonic.saturating_sub(upkeep.sealed_at) >= interval {
@@ -281,6 +287,8 @@ impl Engine {
             if !self.is_flushed_everywhere(flush) {
                 break;
             }
+            // What the header has that counts is in a later one, and has to be on the disk.
+            journal.sync()?;
             journal.forget(segment)?;
             upkeep.checkpoints.pop_front();
         }

@@ -72,6 +72,8 @@ pub(crate) struct Deletes {
     pub user: Option<Version>,
     /// Of single channels, oldest first, all after that of the user.
     pub channels: Vec<(Channel, Version)>,
+    /// Which of them a commit has written to the journal, once more.
+    pub written: DeletesInFlight,
 }
 
 /// Which of them a snapshot has.
@@ -122,7 +124,7 @@ impl Unsettled {
     pub fn delete_user(&mut self, version: Version) {
         self.deletes = Deletes {
             user: Some(version),
-            channels: Vec::new(),
+            ..Deletes::default()
         };
         if let Some(flight) = &mut self.flight {
             // Its snapshot had deletes of channels that are no longer in the list.
@@ -168,6 +170,7 @@ impl Deletes {
             self.user = None;
         }
         self.channels.drain(..in_flight.channels);
+        self.written.channels = self.written.channels.saturating_sub(in_flight.channels);
         if self.channels.is_empty() {
             self.channels = Vec::new();
         }

@@ -228,6 +228,10 @@ impl Journal {
             // So large that the caller may wait, and should not take in vain what others could use.
             self.prepare_segments(rooms.len().div_ceil(4) + SPARES)
                 .map_err(|error| refusal(&error))?;
+            let files = self.files.lock();
+            if rooms.len() > 4 * files.spares.len() {
+                return Err(files.refusal.unwrap_or(Refusal::Full));
+            }
         }
         rooms.push(wanted);
         let mut reservation = Reservation::default();
@@ -308,27 +312,36 @@ impl Journal {
             let mut files = self.files.lock();
             // Whatever comes of it, who appends need not ask for it again.
             self.wants_next.store(false, Relaxed);
-            if files.spares.len() >= wanted {
+            if files.closed || files.spares.len() >= wanted {
                 return Ok(());
             }
-            if files.closed || files.count() >= self.options.most {
+            if files.count() >= self.options.most {
                 files.refusal = None;
                 return Ok(());
             }
-            let sequence = files.next;
-            files.next += 1;
             drop(files);
-            let made = Segment::create(&self.directory, sequence, &self.options);
+            self.make()?;
+        }
+    }
+
+    /// Makes a spare segment. For who holds `making`.
+    fn make(&self) -> io::Result<()> {
+        let sequence = {
             let mut files = self.files.lock();
-            match made {
-                Ok(made) => {
-                    files.spares.push_back(Arc::new(made));
-                    files.refusal = None;
-                }
-                Err(error) => {
-                    files.refusal = Some(refusal(&error));
-                    return Err(error);
-                }
+            files.next += 1;
+            files.next - 1
+        };
+        let made = Segment::create(&self.directory, sequence, &self.options);
+        let mut files = self.files.lock();
+        match made {
+            Ok(made) => {
+                files.spares.push_back(Arc::new(made));
+                files.refusal = None;
+                Ok(())
+            }
+            Err(error) => {
+                files.refusal = Some(refusal(&error));
+                Err(error)
             }
         }
     }
@@ -337,10 +350,15 @@ impl Journal {
     pub fn sync(&self) -> io::Result<()> {
         let (sealed, current): (Vec<_>, _) = {
             // Together, for another one may become current between the two.
-            let files = self.files.lock();
-            let sealed = files.sealed.iter();
+            let mut files = self.files.lock();
+            let sealed = files.sealed.iter_mut();
             let left = sealed.filter(|sealed| !sealed.synced || sealed.segment.is_changed());
-            let left = left.map(|sealed| Arc::clone(&sealed.segment)).collect();
+            let left = left.map(|sealed| {
+                // Until that is done, another sync has to wait for it too.
+                sealed.synced = false;
+                Arc::clone(&sealed.segment)
+            });
+            let left = left.collect();
             (left, Arc::clone(self.current(&crossbeam_epoch::pin())))
         };
         let mut done = vec![];
@@ -364,38 +382,53 @@ impl Journal {
     /// Syncs, and lets go of the directory, for whoever opens it next. If `forget`, no record is left in it. Nothing
     /// may be appended any more: it would be lost.
     pub fn close(&self, forget: bool) -> io::Result<()> {
-        if forget {
-            self.seal(&crossbeam_epoch::pin());
-            if let Some(sealed) = self.newest_sealed()
-                && let Err(error) = self.forget(sealed)
-            {
-                let _ = self.lock.release();
-                return Err(error);
-            }
-        }
+        let forgotten = if forget { self.forget_all() } else { Ok(()) };
         let synced = self.sync();
-        let spares = {
+        // Who makes a segment now has made it, and nobody begins another.
+        let _making = self.making.lock();
+        let mut left = {
             let mut files = self.files.lock();
             files.closed = true;
             std::mem::take(&mut files.spares)
         };
-        let removed = spares.iter().map(|spare| fs::remove_file(spare.file().1));
+        let current = Arc::clone(self.current(&crossbeam_epoch::pin()));
+        if current.is_empty() && !self.files.lock().old.is_empty() {
+            // There are others, which have all that counts.
+            left.push_back(current);
+        }
+        let removed = left.iter().map(|segment| fs::remove_file(segment.file().1));
         let removed = removed.fold(Ok(()), Result::and);
-        synced.and(removed).and(self.lock.release())
+        let released = self.lock.release();
+        forgotten.and(synced).and(removed).and(released)
     }
 
-    /// Appends a record even if that takes the journal past its bound, and waits for the disk if it must.
-    pub fn append_anyway(&self, tag: Tag, words: &[u64], guard: &Guard) -> io::Result<()> {
-        while self.append(tag, words, guard).is_err() {
-            let sequence = {
-                let mut files = self.files.lock();
-                files.next += 1;
-                files.next - 1
-            };
-            let made = Segment::create(&self.directory, sequence, &self.options)?;
-            self.files.lock().spares.push_back(Arc::new(made));
+    fn forget_all(&self) -> io::Result<()> {
+        let guard = crossbeam_epoch::pin();
+        for _ in 0..2 {
+            if let Some(sealed) = self.newest_sealed() {
+                self.forget(sealed)?;
+            }
+            // Now there is room for another one.
+            self.prepare_segments(1)?;
+            self.seal(&guard);
         }
         Ok(())
+    }
+
+    /// Appends a record even if that takes the journal past its bound, and waits for the disk if it must. The next sync has it.
+    pub fn append_anyway(&self, tag: Tag, words: &[u64], guard: &Guard) -> io::Result<()> {
+        loop {
+            let segment = self.current(guard);
+            if let Some(at) = segment.take(size(words.len())) {
+                segment.write(at, tag, words);
+                segment.written(at);
+                return Ok(());
+            }
+            if self.go_on(segment.sequence, guard).is_err() {
+                let _making = self.making.lock();
+                self.make()?;
+            }
+        }
     }
 
     /// Removes segments of an earlier life, which the reader found to have no records.

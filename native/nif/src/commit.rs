@@ -39,6 +39,19 @@ fn begin_commit(env: Env<'_>, engine: Engine, partition: usize, most: usize) -> 
         .encode(env)
 }
 
+/// Writes ahead what the store is about to be given: `:ok`, `:stale` or `{:error, text}`.
+#[rustler::nif(schedule = "DirtyIo")]
+fn write_ahead(env: Env<'_>, commit: Handle) -> Term<'_> {
+    // Copied, so that who gives the commit up need not wait for the disk.
+    let Some(write_ahead) = commit.with(|commit| commit.write_ahead().clone()) else {
+        return atoms::stale().encode(env);
+    };
+    match write_ahead.run() {
+        Ok(()) => atom::ok().encode(env),
+        Err(error) => (atom::error(), error.to_string()).encode(env),
+    }
+}
+
 /// The store has it: what did not change since is clean. `:ok` or `:stale`.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn commit_succeeded(commit: Handle) -> Atom {

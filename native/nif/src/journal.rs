@@ -57,8 +57,9 @@ fn journal_open<'a>(
 fn journal_drop(env: Env<'_>, journal: ResourceArc<JournalResource>) -> Term<'_> {
     let count = |journal: Journal| {
         let mut records = 0;
-        journal.reader().for_each(|_, _| records += 1)?;
-        journal.close(records == 0)?;
+        let read = journal.reader().for_each(|_, _| records += 1);
+        journal.close(read.is_ok() && records == 0)?;
+        read?;
         Ok(records)
     };
     let counted: std::io::Result<usize> = journal.take().map_or(Ok(0), count);

@@ -184,8 +184,8 @@ impl World {
 
     fn crash(&mut self, shards: usize) {
         // What was under way is gone, but what was given to the store may still arrive.
-        for committing in self.commits.drain(..) {
-            self.late.push(committing.commit.batch().to_vec());
+        while let Some(committing) = self.commits.pop() {
+            self.lose(&committing);
         }
         self.loads.clear();
         if shards > 4 {
@@ -264,7 +264,7 @@ impl World {
             }
             Step::Fail(which) => {
                 if let Some(committing) = pick(&mut self.commits, which) {
-                    self.late.push(committing.commit.batch().to_vec());
+                    self.lose(&committing);
                 }
             }
             Step::WriteLate(which) => {
@@ -306,9 +306,16 @@ impl World {
 
     fn write(&mut self, committing: &mut Committing) {
         if !std::mem::replace(&mut committing.written, true) {
+            committing.commit.write_ahead().run().unwrap();
             self.store.commit(committing.commit.batch());
             self.late.push(committing.commit.batch().to_vec());
         }
+    }
+
+    /// Nobody knows whether the store has it, or will have it.
+    fn lose(&mut self, committing: &Committing) {
+        committing.commit.write_ahead().run().unwrap();
+        self.late.push(committing.commit.batch().to_vec());
     }
 
     fn resize(&self, capacity: usize) {
