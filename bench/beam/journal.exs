@@ -79,10 +79,7 @@ defmodule ReadStates.Bench.Journal do
         journal: journal
       )
 
-    World.each_rows(world, fn rows ->
-      acks = for {{user, channel}, message, 0} <- rows, do: {:ack, user, channel, message}
-      accepted(fn -> ReadStates.update(name, acks) end)
-    end)
+    World.fill(world, name)
 
     for some <- Enum.chunk_every(World.members(world, world.users), 1_000) do
       :ok = ReadStates.load(name, some)
@@ -196,11 +193,7 @@ defmodule ReadStates.Bench.Journal do
         dirty_memory: memory
       )
 
-    World.each_rows(world, fn rows ->
-      acks = for {{user, channel}, message, 0} <- rows, do: {:ack, user, channel, message}
-      accepted(fn -> ReadStates.update(:sustained, acks) end)
-    end)
-
+    World.fill(world, :sustained)
     :ok = ReadStates.commit(:sustained)
     started = System.monotonic_time(:millisecond)
     operations = write_until(world, started + 1_000 * seconds, 0)
@@ -229,17 +222,10 @@ defmodule ReadStates.Bench.Journal do
           {:ack, user, channel, message}
         end
 
-      accepted(fn -> ReadStates.update(:sustained, acks) end)
+      World.accepted(fn -> ReadStates.update(:sustained, acks) end)
       write_until(world, until, operations + @batch)
     else
       operations
-    end
-  end
-
-  defp accepted(write) do
-    with {:error, :overloaded} <- write.() do
-      Process.sleep(1)
-      accepted(write)
     end
   end
 

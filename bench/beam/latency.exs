@@ -85,14 +85,12 @@ defmodule ReadStates.Bench.Latency do
         capacity: div(states * 8, 10),
         memory: memory,
         dirty_memory: memory,
+        # Beside an ETS that has none.
+        journal: false,
         commit_after: 1_000
       )
 
-    World.each_rows(world, fn rows ->
-      acks = for {{user, channel}, message, 0} <- rows, do: {:ack, user, channel, message}
-      accepted(fn -> ReadStates.update(__MODULE__, acks) end)
-    end)
-
+    World.fill(world, __MODULE__)
     :ok = ReadStates.commit(__MODULE__)
     instance
   end
@@ -111,11 +109,11 @@ defmodule ReadStates.Bench.Latency do
 
   # Every other operation is an increment.
   defp write(i, user, channel, message) when rem(i, 2) == 0 do
-    accepted(fn -> ReadStates.ack(__MODULE__, user, channel, message) end)
+    World.accepted(fn -> ReadStates.ack(__MODULE__, user, channel, message) end)
   end
 
   defp write(_i, user, channel, message) do
-    accepted(fn -> ReadStates.increment(__MODULE__, user, channel, message) end)
+    World.accepted(fn -> ReadStates.increment(__MODULE__, user, channel, message) end)
   end
 
   defp write_to_table(table, i, user, channel, message) when rem(i, 2) == 0 do
@@ -124,14 +122,6 @@ defmodule ReadStates.Bench.Latency do
 
   defp write_to_table(table, _i, user, channel, _message) do
     :ets.update_counter(table, {user, channel}, {3, 1})
-  end
-
-  # An operation that is refused takes until it is accepted.
-  defp accepted(write) do
-    with {:error, :overloaded} <- write.() do
-      Process.sleep(@pause_ms)
-      accepted(write)
-    end
   end
 
   # Operations a second on ReadStates, one after the other, and with the time it takes to commit them all.
@@ -190,7 +180,7 @@ defmodule ReadStates.Bench.Latency do
 
     if next > i do
       operations = for i <- i..(next - 1), do: operation(i, key(keys, i), base + i)
-      accepted(fn -> ReadStates.update(__MODULE__, operations) end)
+      World.accepted(fn -> ReadStates.update(__MODULE__, operations) end)
     end
 
     if next == due, do: Process.sleep(@pause_ms)

@@ -31,23 +31,19 @@ defmodule ReadStates.Bench.ReadStatesSubject do
       )
 
     # Once in vain, so that what the VM itself needs to fill it is not taken for what the read states take.
-    World.each_rows(world, &acks/1)
+    World.each_rows(world, &World.acks/1)
     before = ResidentMemory.bytes()
 
     World.each_rows(world, fn rows ->
       # As where users connect before they read; what is kept of operations on users who are not loaded yet would
       # leave the C library's allocator with memory that it does not give back.
       :ok = ReadStates.load(__MODULE__, Enum.uniq(for {{user, _}, _, _} <- rows, do: user))
-      :ok = ReadStates.update(__MODULE__, acks(rows))
+      :ok = ReadStates.update(__MODULE__, World.acks(rows))
     end)
 
     :ok = ReadStates.commit(__MODULE__)
     %{states: ^states, evictions: 0, overloads: 0} = ReadStates.stats(__MODULE__)
     %{grown: before && ResidentMemory.bytes() - before}
-  end
-
-  defp acks(rows) do
-    for {{user, channel}, message, 0} <- rows, do: {:ack, user, channel, message}
   end
 
   @impl true

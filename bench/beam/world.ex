@@ -11,6 +11,8 @@ defmodule ReadStates.Bench.World do
   @stride 15_485_863
   # Users whose rows are made at once.
   @users_a_step 20
+  # Of an operation that is refused until something has been committed.
+  @pause_ms 1
 
   # So many read states, `per_user` of each user, with each channel shared by `shared_by` users on average.
   def new(states, per_user, shared_by) do
@@ -63,6 +65,26 @@ defmodule ReadStates.Bench.World do
       timeout: :infinity
     )
     |> Stream.run()
+  end
+
+  # The rows as operations of an instance.
+  def acks(rows) do
+    for {{user, channel}, message, 0} <- rows, do: {:ack, user, channel, message}
+  end
+
+  # Acks every read state of an instance.
+  def fill(world, instance) do
+    each_rows(world, fn rows ->
+      accepted(fn -> ReadStates.update(instance, acks(rows)) end)
+    end)
+  end
+
+  # An operation that is refused takes until it is accepted.
+  def accepted(write) do
+    with {:error, :overloaded} <- write.() do
+      Process.sleep(@pause_ms)
+      accepted(write)
+    end
   end
 
   defp row(world, n, i), do: {{user(n), channel(world, n, i)}, message(), 0}

@@ -7,7 +7,7 @@ defmodule ReadStates.Archivist do
 
   require Logger
 
-  alias ReadStates.{Committer, Instance, Native}
+  alias ReadStates.{Instance, Native}
 
   @tick 50
   # After a failure, for example of a full disk.
@@ -40,7 +40,7 @@ defmodule ReadStates.Archivist do
     case Native.tend_journal(engine) do
       {:ok, hurry} ->
         # It is more than half full, and everything is due.
-        if hurry, do: Committer.wake_all(name)
+        if hurry, do: Instance.wake_all(name, &Instance.committer/2)
         %{state | failing: false}
 
       {:error, text} ->

@@ -79,6 +79,12 @@ defmodule ReadStates.Argument do
   defp counter?({name, count}, names), do: is_count(count) and name in names
   defp counter?(_other, _names), do: false
 
+  def integer!(name, value, least, most) do
+    unless is_integer(value) and value >= least and value <= most do
+      invalid!(name, value, "an integer from #{least} to #{most}")
+    end
+  end
+
   def options!(value, allowed, name \\ :opts) do
     unless Keyword.keyword?(value), do: invalid!(name, value, "a keyword list")
 

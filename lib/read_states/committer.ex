@@ -25,14 +25,6 @@ defmodule ReadStates.Committer do
     :gen_server.send_request(Instance.committer(name, partition), :commit)
   end
 
-  def wake_all(name) do
-    for partition <- 0..(Instance.partitions() - 1) do
-      Instance.wake(Instance.committer(name, partition))
-    end
-
-    :ok
-  end
-
   @impl true
   def init({name, partition}) do
     Process.flag(:trap_exit, true)

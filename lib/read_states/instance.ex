@@ -201,6 +201,12 @@ defmodule ReadStates.Instance do
 
   def wake(process) when is_atom(process), do: tell(process, :wake)
 
+  # Those of a role in all partitions: `&committer/2` or `&loader/2`.
+  def wake_all(name, role) do
+    for partition <- 0..(@partitions - 1), do: wake(role.(name, partition))
+    :ok
+  end
+
   def tell(process, message) do
     case Process.whereis(process) do
       # It looks after the engine as soon as it is restarted.

@@ -34,8 +34,8 @@ defmodule ReadStates.Journal do
 
     max_size = Keyword.get(opts, :max_size, @default_size)
     sync_every = Keyword.get(opts, :sync_every, @default_sync)
-    integer!(:max_size, max_size, @least_size, 0xFFFF_FFFF_FFFF)
-    integer!(:sync_every, sync_every, 0, @most_sync)
+    Argument.integer!(:max_size, max_size, @least_size, 0xFFFF_FFFF_FFFF)
+    Argument.integer!(:sync_every, sync_every, 0, @most_sync)
     %{path: Path.expand(path), max_size: max_size, sync_every: sync_every}
   end
 
@@ -47,12 +47,6 @@ defmodule ReadStates.Journal do
   end
 
   defp default_path(_store), do: nil
-
-  defp integer!(name, value, least, most) do
-    unless is_integer(value) and value in least..most do
-      Argument.invalid!(name, value, "an integer from #{least} to #{most}")
-    end
-  end
 
   # {:ok, nil} without a journal. Then the one that the Local store had must be empty.
   def open(%{journal: nil, store: {Local, _opts} = store}, owner) do

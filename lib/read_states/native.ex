@@ -17,10 +17,9 @@ defmodule ReadStates.Native do
   def fields(map), do: Map.new(map, fn {key, value} -> {Atom.to_string(key), value} end)
 
   # The engine: operations. Each answers :ok, :unsynced, :wake, :overloaded, :closed, :disk_full or
-  # :journal_failed. Those that take ids
-  # as they come, which is the fast way, answer :invalid if one is none. Those that take a
-  # list may also answer :long, and then their twin on a dirty scheduler is to be called, or
-  # :not_a_list, :too_long or {:element, index}.
+  # :journal_failed. Those that take ids as they come, which is the fast way, answer :invalid if one
+  # is none. Those that take a list may also answer :long, and then their twin on a dirty scheduler
+  # is to be called, or :not_a_list, :too_long or {:element, index}.
   def new(_fields, _counters, _journal, _sync), do: unloaded()
   def ack(_engine, _user, _channel, _message), do: unloaded()
   def add(_engine, _user, _channel, _message, _counter, _by, _down), do: unloaded()

@@ -88,20 +88,14 @@ defmodule ReadStates.Options do
     end
   end
 
-  defp check!(:commit_after, value), do: check_integer!(:commit_after, value, 0, @max_timeout)
+  defp check!(:commit_after, value), do: Argument.integer!(:commit_after, value, 0, @max_timeout)
 
   defp check!(name, value) when name in [:load_timeout, :drain_timeout] do
-    check_integer!(name, value, 1, @max_timeout)
+    Argument.integer!(name, value, 1, @max_timeout)
   end
 
   defp check!(name, value) when name in @bounds do
-    check_integer!(name, value, @least[name], 0xFFFF_FFFF_FFFF)
-  end
-
-  defp check_integer!(name, value, least, most) do
-    unless is_integer(value) and value >= least and value <= most do
-      Argument.invalid!(name, value, "an integer from #{least} to #{most}")
-    end
+    Argument.integer!(name, value, @least[name], 0xFFFF_FFFF_FFFF)
   end
 
   defp check_dirty!(dirty_memory, memory) do

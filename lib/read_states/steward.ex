@@ -50,11 +50,8 @@ defmodule ReadStates.Steward do
     # Not there without a journal.
     Instance.wake(Instance.archivist(name))
 
-    for partition <- 0..(Instance.partitions() - 1) do
-      Instance.wake(Instance.committer(name, partition))
-      Instance.wake(Instance.loader(name, partition))
-    end
-
+    Instance.wake_all(name, &Instance.committer/2)
+    Instance.wake_all(name, &Instance.loader/2)
     Native.tidy(engine)
     state
   end

@@ -271,22 +271,10 @@ impl Shard {
         let need = absent_need(self.absent(hash, user).as_deref());
         let _held = write.admission.check(shared, need)?;
         let version = self.ledger.note(shared, write)?;
-        if self.absent(hash, user).is_none() {
-            self.add_absent(shared, hash, user);
-        }
-        let absent = find_absent(&mut self.absents, hash, user);
-        let absent = absent.expect("he was found or added above");
-        let before = absent.bytes();
-        absent.pending.push((version, *write.operation));
-        adjust(&shared.totals.memory, before, absent.bytes());
+        let absent = self.keep(shared, hash, user, (version, *write.operation), now);
         let charge = size_of::<Box<Absent>>() + absent.bytes();
         adjust(&shared.totals.dirty_memory, absent.charged, charge);
         absent.charged = charge;
-        self.ledger.counts.pending_operations += 1;
-        if absent.epoch.is_none() {
-            let (deadline, epoch) = self.ledger.first_change(shared, user, now);
-            (absent.deadline, absent.epoch) = (deadline, Some(epoch));
-        }
         let many = absent.pending.len() > MAX_PENDING;
         let attention = many && self.want(shared, hash, user, Wanted::Due);
         self.compact_due(shared);
@@ -299,6 +287,19 @@ impl Shard {
 
     /// Keeps an operation that was accepted in an earlier life, for a user who is not resident.
     pub fn recover(&mut self, shared: &Shared, hash: u64, user: Id, operation: Stamped, now: Now) {
+        self.keep(shared, hash, user, operation, now).recovered = true;
+        self.count_memory(shared);
+    }
+
+    /// Adds an operation to those that wait for a user, who has something uncommitted from now on.
+    fn keep(
+        &mut self,
+        shared: &Shared,
+        hash: u64,
+        user: Id,
+        operation: Stamped,
+        now: Now,
+    ) -> &mut Absent {
         if self.absent(hash, user).is_none() {
             self.add_absent(shared, hash, user);
         }
@@ -306,14 +307,13 @@ impl Shard {
         let absent = absent.expect("he was found or added above");
         let before = absent.bytes();
         absent.pending.push(operation);
-        absent.recovered = true;
         adjust(&shared.totals.memory, before, absent.bytes());
         self.ledger.counts.pending_operations += 1;
         if absent.epoch.is_none() {
             let (deadline, epoch) = self.ledger.first_change(shared, user, now);
             (absent.deadline, absent.epoch) = (deadline, Some(epoch));
         }
-        self.count_memory(shared);
+        absent
     }
 
     /// Deletes a user who is not resident: everything of him is known now, so he is resident.

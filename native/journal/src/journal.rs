@@ -187,14 +187,25 @@ impl Journal {
     /// Appends a record. When this returns, it survives the death of the process.
     #[inline]
     pub fn append(&self, tag: Tag, words: &[u64], guard: &Guard) -> Result<(), Refusal> {
+        let (segment, at) = self.take(size(words.len()), guard)?;
+        segment.write(at, tag, words);
+        if self.options.exact {
+            segment.written(at);
+        }
+        Ok(())
+    }
+
+    /// Takes room, in the next segment if there is not enough in this one.
+    #[inline]
+    fn take<'g>(
+        &self,
+        bytes: usize,
+        guard: &'g Guard,
+    ) -> Result<(&'g Arc<Segment>, usize), Refusal> {
         loop {
             let segment = self.current(guard);
-            if let Some(at) = segment.take(size(words.len())) {
-                segment.write(at, tag, words);
-                if self.options.exact {
-                    segment.written(at);
-                }
-                return Ok(());
+            if let Some(at) = segment.take(bytes) {
+                return Ok((segment, at));
             }
             self.go_on(segment.sequence, guard)?;
         }
@@ -242,18 +253,13 @@ impl Journal {
     }
 
     fn room(&self, bytes: usize, guard: &Guard) -> Result<Room, Refusal> {
-        loop {
-            let segment = self.current(guard);
-            if let Some(start) = segment.take(bytes) {
-                return Ok(Room {
-                    segment: Arc::clone(segment),
-                    start,
-                    next: start,
-                    end: start + bytes,
-                });
-            }
-            self.go_on(segment.sequence, guard)?;
-        }
+        let (segment, start) = self.take(bytes, guard)?;
+        Ok(Room {
+            segment: Arc::clone(segment),
+            start,
+            next: start,
+            end: start + bytes,
+        })
     }
 
     /// The next segment takes the place of one that is full.
@@ -418,16 +424,13 @@ impl Journal {
     /// Appends a record even if that takes the journal past its bound, and waits for the disk if it must. The next sync has it.
     pub fn append_anyway(&self, tag: Tag, words: &[u64], guard: &Guard) -> io::Result<()> {
         loop {
-            let segment = self.current(guard);
-            if let Some(at) = segment.take(size(words.len())) {
+            if let Ok((segment, at)) = self.take(size(words.len()), guard) {
                 segment.write(at, tag, words);
                 segment.written(at);
                 return Ok(());
             }
-            if self.go_on(segment.sequence, guard).is_err() {
-                let _making = self.making.lock();
-                self.make()?;
-            }
+            let _making = self.making.lock();
+            self.make()?;
         }
     }
 
