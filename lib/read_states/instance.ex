@@ -24,9 +24,18 @@ defmodule ReadStates.Instance do
   def drainer(name), do: Module.concat(name, Drainer)
   def syncer(name), do: Module.concat(name, Syncer)
   def archivist(name), do: Module.concat(name, Archivist)
+  def recoverer(name), do: Module.concat(name, Recoverer)
 
   def processes(name) do
-    [keeper(name), tasks(name), steward(name), drainer(name), syncer(name), archivist(name)] ++
+    [
+      keeper(name),
+      tasks(name),
+      steward(name),
+      drainer(name),
+      recoverer(name),
+      syncer(name),
+      archivist(name)
+    ] ++
       for(
         partition <- 0..(@partitions - 1),
         role <- [&loader/2, &committer/2],

@@ -13,6 +13,7 @@ defmodule ReadStates.Supervisor do
     Keeper,
     Loader,
     Options,
+    Recoverer,
     Steward,
     Syncer
   }
@@ -62,7 +63,7 @@ defmodule ReadStates.Supervisor do
         Supervisor.child_spec({Keeper, options}, shutdown: :infinity),
         {Task.Supervisor, name: Instance.tasks(name)}
       ] ++
-        if(options.journal, do: [{Archivist, name}, {Syncer, name}], else: []) ++
+        journal(options) ++
         for(partition <- partitions, do: part(Loader, name, partition)) ++
         for(partition <- partitions, do: part(Committer, name, partition)) ++
         [{Steward, name}, {Drainer, options}]
@@ -73,6 +74,9 @@ defmodule ReadStates.Supervisor do
       max_seconds: @max_seconds
     )
   end
+
+  defp journal(%{journal: nil}), do: []
+  defp journal(%{name: name}), do: [{Archivist, name}, {Syncer, name}, {Recoverer, name}]
 
   defp part(module, name, partition) do
     Supervisor.child_spec({module, {name, partition}}, id: {module, partition})

@@ -70,6 +70,40 @@ defmodule ReadStates.JournalTest do
     assert read(name, 1..3) == %{3 => %{{0, 11} => {1, %{mention_count: 0}}}}
   end
 
+  test "a journal with more than there is memory for is taken up in portions, while others are served",
+       %{name: name, tmp_dir: dir} do
+    OtherVM.run_and_kill("""
+    {:ok, _} = ReadStates.start_link(name: :other, store: {ReadStates.Store.Local, path: #{inspect(dir)}})
+    users = Enum.to_list(1..60_000)
+    # The store has the first of each.
+    :ok = ReadStates.increment(:other, users, 1, 10)
+    :ok = ReadStates.commit(:other)
+    :ok = ReadStates.increment(:other, users, 1, 10)
+    :ok = ReadStates.increment(:other, users, 2, 10)
+    """)
+
+    start!(name, store: {Local, path: dir}, memory: 16_000_000, dirty_memory: 4_000_000)
+    # 240 bytes an operation, by the bound: 70 shards of 256.
+    assert ReadStates.stats(name).pending_operations in 1..20_000
+    users = 1..60_000
+    deleted = Enum.take_every(users, 100)
+    :ok = ReadStates.update(name, for(user <- deleted, do: {:delete, user}))
+    :ok = ReadStates.increment(name, deleted, 3, 10)
+    :ok = ReadStates.increment(name, Enum.to_list(2..1_000), 1, 10)
+
+    model =
+      %Model{}
+      |> Model.update(for user <- users, by <- [2], do: {:increment, user, 1, 10, by})
+      |> Model.update(for user <- users, do: {:increment, user, 2, 10, 1})
+      |> Model.update(for user <- deleted, do: {:delete, user})
+      |> Model.update(for user <- deleted, do: {:increment, user, 3, 10, 1})
+      |> Model.update(for user <- 2..1_000, do: {:increment, user, 1, 10, 1})
+
+    assert read(name, users) == model.users
+    :ok = ReadStates.commit(name)
+    assert stored(name) == model.users
+  end
+
   test "a journal can be begun for a store that has something", %{name: name, tmp_dir: dir} do
     live_and_die(dir, [ack: [1, 10, 5], commit: []], journal: false)
     live_and_die(dir, ack: [1, 10, 6])

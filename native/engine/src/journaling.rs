@@ -1,5 +1,5 @@
 //! What the engine does with its journal: operations are written down before they are carried out,
-//! forgotten when they are committed, and after a crash carried out again, each once.
+//! forgotten when they are committed, and after a crash [carried out again](crate::recovery), each once.
 //!
 //! # Once
 //!
@@ -30,20 +30,20 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use ahash::AHashMap;
 use crossbeam_epoch::{Guard, pin};
 use parking_lot::Mutex;
-use read_states_journal::{Damage, Journal, Refusal, Reservation};
+use read_states_journal::{Journal, Refusal, Reservation};
 
 use crate::batch::{Entry, Version};
 use crate::engine::{Engine, UserOperation};
 use crate::flush::Epoch;
 use crate::gate::{Gate, Inside};
 use crate::id::Id;
-use crate::journal_record::{self, END_WORDS, Encoded, Said};
+use crate::journal_record::{self, END_WORDS, Encoded};
 use crate::ledger::Ledger;
 use crate::now::{Micros, Now};
 use crate::operation::{Change, Operation};
+use crate::recovery::Unread;
 use crate::shard::WriteError;
 
 /// See the module.
@@ -52,12 +52,13 @@ pub(crate) struct Journaling {
     pub journal: Journal,
     batches: Gate,
     /// The number of the next batch.
-    next_batch: AtomicU64,
+    pub next_batch: AtomicU64,
     upkeep: Mutex<Upkeep>,
     /// The highest version the store had at the start.
-    floor: Version,
-    /// Whether what it has of an earlier life waits in the engine, or there is none.
+    pub floor: Version,
+    /// Whether it is known what it has of an earlier life.
     recovered: AtomicBool,
+    pub unread: Mutex<Option<Unread>>,
 }
 
 /// The least time between two segments, if they are not full.
@@ -80,19 +81,6 @@ pub(crate) struct BatchLog<'a> {
     _inside: Inside<'a>,
 }
 
-/// What was found in the journal at the start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Recovered {
-    /// Operations that wait now, to be merged when their users are loaded.
-    pub operations: usize,
-    /// Operations of batches that never ended: of calls that did not return.
-    pub cut: usize,
-    /// Operations of batches that did, of which others are damaged.
-    pub broken: usize,
-    /// What could not be read.
-    pub damage: Vec<Damage>,
-}
-
 impl From<Refusal> for WriteError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
@@ -113,7 +101,20 @@ impl Journaling {
             upkeep: Mutex::default(),
             floor,
             recovered: AtomicBool::new(false),
+            unread: Mutex::default(),
         }
+    }
+
+    /// It is known what the journal has of an earlier life.
+    pub fn begin_upkeep(&self, now: Now) {
+        self.upkeep.lock().sealed_at = now.monotonic;
+        self.recovered.store(true, Relaxed);
+    }
+
+    /// Whether some of that is still to be read again.
+    fn is_recovering(&self) -> bool {
+        // Who has the lock is at it.
+        self.unread.try_lock().is_none_or(|unread| unread.is_some())
     }
 
     /// Begins a batch: there is room for all of it.
@@ -205,65 +206,6 @@ impl BatchLog<'_> {
 }
 
 impl Engine {
-    /// What the journal has of an earlier life, carried out again: its operations wait for their
-    /// users to be loaded. To be called once, before all else.
-    pub fn recover(&self, now: Now) -> io::Result<Recovered> {
-        let Some(journaling) = &self.shared().journaling else {
-            return Ok(Recovered::default());
-        };
-        let mut reader = journaling.journal.reader();
-        let mut known = Known::default();
-        reader.for_each(|tag, words| known.note(journal_record::decode(tag, words)))?;
-        let mark = journaling.journal.highest_mark();
-        if known.highest > 0 && journaling.floor > mark {
-            let why = "the store was written to without this journal since, or it is the journal of another store";
-            return Err(io::Error::other(why));
-        }
-        journaling
-            .next_batch
-            .store(known.highest_batch + 1, Relaxed);
-        let highest = known.highest.max(mark);
-        for mut shard in self.shards() {
-            shard.ledger.stamp.raise(highest);
-        }
-        let oldest = reader.oldest();
-        let mut recovered = Recovered::default();
-        reader.for_each(|tag, words| {
-            if let Some(Said::Operation {
-                version,
-                user,
-                operation,
-                batch,
-            }) = journal_record::decode(tag, words)
-            {
-                if batch.is_none_or(|batch| known.is_whole(batch, oldest)) {
-                    let hash = self.hash(user);
-                    let mut shard = self.shard(hash);
-                    shard.recover(self.shared(), hash, user, (version, operation), now);
-                    recovered.operations += 1;
-                } else if batch.is_some_and(|batch| known.ends.contains_key(&batch)) {
-                    recovered.broken += 1;
-                } else {
-                    recovered.cut += 1;
-                }
-            }
-        })?;
-        recovered.damage = reader.damage().to_vec();
-        journaling.journal.forget_empty(&reader)?;
-        for mut shard in self.shards() {
-            // Those of a batch lie where its room was taken.
-            shard.absents.each(|absent| absent.pending.sort());
-        }
-        let mut upkeep = journaling.upkeep.lock();
-        upkeep.sealed_at = now.monotonic;
-        self.checkpoint(journaling, &mut upkeep);
-        // From now on the store is this journal's, and what it has is older than all that will be written.
-        journaling.journal.mark(highest.max(journaling.floor));
-        journaling.journal.sync()?;
-        journaling.recovered.store(true, Relaxed);
-        Ok(recovered)
-    }
-
     /// Sees to it that there is a next segment, and that those which are committed go. May wait for the
     /// disk. Says whether the journal is so full that commits should hurry.
     pub fn tend_journal(&self, now: Now) -> io::Result<bool> {
@@ -282,7 +224,9 @@ impl Engine {
             upkeep.sealed_at = now.monotonic;
             journal.seal(&pin());
         }
-        self.checkpoint(journaling, &mut upkeep);
+        if !journaling.is_recovering() {
+            self.checkpoint(journaling, &mut upkeep);
+        }
         while let Some(&(segment, flush)) = upkeep.checkpoints.front() {
             if !self.is_flushed_everywhere(flush) {
                 break;
@@ -336,50 +280,11 @@ impl Engine {
             return Ok(());
         };
         let clean = journaling.recovered.load(Relaxed)
+            && !journaling.is_recovering()
             && self
                 .shards()
                 .all(|shard| shard.ledger.counts.uncommitted_users == 0);
         journaling.journal.close(clean)
-    }
-}
-
-/// What has to be known of all records before the first is carried out.
-#[derive(Debug, Default)]
-struct Known {
-    highest: Version,
-    highest_batch: u64,
-    records: AHashMap<u64, u64>,
-    ends: AHashMap<u64, (u64, u64)>,
-}
-
-impl Known {
-    fn note(&mut self, said: Option<Said>) {
-        match said {
-            Some(Said::Operation { version, batch, .. }) => {
-                self.highest = self.highest.max(version);
-                if let Some(batch) = batch {
-                    self.highest_batch = self.highest_batch.max(batch);
-                    *self.records.entry(batch).or_default() += 1;
-                }
-            }
-            Some(Said::BatchEnd {
-                batch,
-                records,
-                oldest,
-            }) => {
-                self.highest_batch = self.highest_batch.max(batch);
-                self.ends.insert(batch, (records, oldest));
-            }
-            None => {}
-        }
-    }
-
-    /// Whether all of a batch was written. What is in segments that are gone already was committed.
-    fn is_whole(&self, batch: u64, oldest_segment: u64) -> bool {
-        let end = self.ends.get(&batch);
-        end.is_some_and(|(records, oldest)| {
-            *oldest < oldest_segment || self.records.get(&batch) == Some(records)
-        })
     }
 }
 

@@ -72,6 +72,7 @@ pub mod read;
 pub mod read_state;
 mod read_state_set;
 mod recency;
+pub mod recovery;
 mod shard;
 mod shared;
 mod slabs;

@@ -108,14 +108,15 @@ impl Engine {
             return Begun::default();
         }
         for mut shard in self.partition(partition) {
-            while load.users.len() + settled.len() < most
+            while !shard.unread
+                && load.users.len() + settled.len() < most
                 && let Some(user) = shard.load_queue.pop(&self.shared().totals, wanted)
             {
-                match shard.absent(self.hash(user), user) {
+                let hash = self.hash(user);
+                match shard.absent(hash, user) {
                     Some(absent) => {
                         if absent.wanted == Some(wanted) {
-                            absent.wanted = None;
-                            absent.load = Some(load.token);
+                            shard.begin_load(self.shared(), hash, user, load.token);
                             load.users.push(user);
                         }
                     }

@@ -104,6 +104,8 @@ pub(crate) struct Shard {
     /// Place of the table at which the search for a user to evict goes on.
     pub hand: usize,
     closed: bool,
+    /// Whether operations of an earlier life are still to come, see [`crate::recovery`].
+    pub unread: bool,
     /// Bytes of the queues and the table as counted in `Totals::memory`.
     counted: usize,
 }
@@ -129,6 +131,7 @@ impl Shard {
             arrivals: 0,
             hand: 0,
             closed: false,
+            unread: false,
             counted: 0,
         }
     }
@@ -251,6 +254,8 @@ impl Shard {
                 delete_resident(shared, &mut self.ledger, resident, write)
             }
             (None, Operation::Change { .. }) => self.postpone(shared, write),
+            // What comes from the journal may be of a later time than what the store has of him, and is older than this.
+            (None, Operation::DeleteUser) if self.unread => self.postpone(shared, write),
             (None, Operation::DeleteUser) => self.delete_absent(shared, write),
         }
     }
@@ -271,10 +276,12 @@ impl Shard {
         let need = absent_need(self.absent(hash, user).as_deref());
         let _held = write.admission.check(shared, need)?;
         let version = self.ledger.note(shared, write)?;
+        let unread = self.unread;
         let absent = self.keep(shared, hash, user, (version, *write.operation), now);
         let charge = size_of::<Box<Absent>>() + absent.bytes();
         adjust(&shared.totals.dirty_memory, absent.charged, charge);
         absent.charged = charge;
+        absent.recovered |= unread;
         let many = absent.pending.len() > MAX_PENDING;
         let attention = many && self.want(shared, hash, user, Wanted::Due);
         self.compact_due(shared);
@@ -289,6 +296,21 @@ impl Shard {
     pub fn recover(&mut self, shared: &Shared, hash: u64, user: Id, operation: Stamped, now: Now) {
         self.keep(shared, hash, user, operation, now).recovered = true;
         self.count_memory(shared);
+    }
+
+    /// Begins the load of a user who is not resident.
+    pub fn begin_load(&mut self, shared: &Shared, hash: u64, user: Id, token: u64) {
+        let Some(absent) = find_absent(&mut self.absents, hash, user) else {
+            return;
+        };
+        absent.wanted = None;
+        absent.load = Some(token);
+        if absent.recovered {
+            let (bytes, count) = (absent.bytes(), absent.pending.len());
+            absent.pending.sort();
+            adjust(&shared.totals.memory, bytes, absent.bytes());
+            self.ledger.counts.pending_operations -= count - absent.pending.len();
+        }
     }
 
     /// Adds an operation to those that wait for a user, who has something uncommitted from now on.

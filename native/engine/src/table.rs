@@ -142,10 +142,6 @@ impl<T> Table<T> {
         self.places[at] = Some(value);
     }
 
-    pub fn each(&mut self, each: impl FnMut(&mut T)) {
-        self.places.iter_mut().flatten().for_each(each);
-    }
-
     /// What is at a place, if anything is.
     pub fn place(&mut self, at: usize) -> Option<&mut T> {
         self.places.get_mut(at)?.as_mut()

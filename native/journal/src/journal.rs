@@ -435,15 +435,15 @@ impl Journal {
     }
 
     /// Removes segments of an earlier life, which the reader found to have no records.
-    pub fn forget_empty(&self, reader: &Reader) -> io::Result<()> {
+    pub fn forget_empty(&self, reader: &mut Reader) -> io::Result<()> {
         // What their headers have that counts is in the current one.
         self.sync()?;
-        for (sequence, path) in reader.empty() {
+        for (sequence, path) in reader.pass_over_empty() {
             fs::remove_file(path)?;
             self.files
                 .lock()
                 .old
-                .retain(|(number, _)| number != sequence);
+                .retain(|(number, _)| *number != sequence);
         }
         Ok(())
     }

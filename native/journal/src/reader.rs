@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 
 use crate::record::{self, FILLER, Tag, size};
@@ -65,9 +66,10 @@ impl Reader {
         Ok(())
     }
 
-    /// Segments in which the last reading found nothing, and no damage.
-    pub(crate) fn empty(&self) -> &[Found] {
-        &self.empty
+    /// Segments in which the last reading found nothing, and no damage. They are not read again.
+    pub(crate) fn pass_over_empty(&mut self) -> Vec<Found> {
+        self.segments.retain(|found| !self.empty.contains(found));
+        mem::take(&mut self.empty)
     }
 
     /// What the last reading could not read.

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use read_states_engine::id::ID_WIDTH;
-use read_states_engine::journaling::Recovered;
+use read_states_engine::recovery::{Recovered, Recovery};
 use read_states_journal::{Damage, Journal, Options};
 use rustler::types::atom::{self, Atom};
 use rustler::{Binary, Encoder, Env, Resource, ResourceArc, Term};
@@ -13,6 +13,10 @@ use rustler::{Binary, Encoder, Env, Resource, ResourceArc, Term};
 use crate::clock::now;
 use crate::disposal::UntilTaken;
 use crate::engine::EngineResource;
+
+mod atoms {
+    rustler::atoms! { done, portion, waits }
+}
 
 /// A journal, until an engine is made with it.
 pub type JournalResource = UntilTaken<Journal>;
@@ -88,6 +92,18 @@ fn recover(env: Env<'_>, engine: Engine) -> Term<'_> {
         (operations, cut, broken, damage)
     });
     recovered.map_err(|error| error.to_string()).encode(env)
+}
+
+/// `{:ok, what remains to be recovered}` or `{:error, text}`: `:done`, `:portion` or `:waits`, see [`Recovery`].
+#[rustler::nif(schedule = "DirtyIo")]
+fn recover_more(env: Env<'_>, engine: Engine) -> Term<'_> {
+    let recovery = engine.engine.recover_more(now());
+    let recovery = recovery.map(|recovery| match recovery {
+        Recovery::Done => atoms::done(),
+        Recovery::Portion => atoms::portion(),
+        Recovery::Waits => atoms::waits(),
+    });
+    recovery.map_err(|error| error.to_string()).encode(env)
 }
 
 /// `{:ok, whether commits should hurry}` or `{:error, text}`.
