@@ -339,7 +339,7 @@ impl<H: Default> Block<H> {
         self.put(index, state);
     }
 
-    /// Removes the state at `index`; shrinks a block that is mostly empty.
+    /// Removes the state at `index`.
     pub fn remove(&mut self, index: usize) {
         let (room, len) = (self.room(), self.len());
         assert!(index < len);
@@ -355,8 +355,12 @@ impl<H: Default> Block<H> {
             close_bit(&mut words[bits], index);
         }
         self.inner_mut().len -= 1;
-        let len = len - 1;
-        if len * 2 < room && Self::bytes_for(len, counters) < self.bytes() {
+    }
+
+    /// Shrinks a block that is mostly empty.
+    pub fn shrink(&mut self) {
+        let len = self.len();
+        if len * 2 < self.room() && Self::bytes_for(len, self.counters()) < self.bytes() {
             self.resize(len);
         }
     }
@@ -369,9 +373,8 @@ impl<H: Default> Block<H> {
     /// Moves the upper half to a new block.
     pub fn split(&mut self) -> Self {
         let upper = self.part(self.len() / 2..self.len());
-        let head = std::mem::take(&mut self.inner_mut().head);
         let mut lower = self.part(0..self.len() / 2);
-        lower.inner_mut().head = head;
+        std::mem::swap(&mut lower.inner_mut().head, &mut self.inner_mut().head);
         *self = lower;
         upper
     }
@@ -385,25 +388,24 @@ impl<H: Default> Block<H> {
 
     /// Moves every state of `upper`, whose numbers are all higher, to the end of this one.
     pub fn append(&mut self, upper: &Self) {
-        let len = self.len() + upper.len();
+        self.reserve(upper.len());
+        self.copy_states(upper, 0..upper.len());
+    }
+
+    /// Makes room for so many more.
+    pub fn reserve(&mut self, more: usize) {
+        let len = self.len() + more;
         assert!(len <= MAX_BLOCK);
         if len > self.room() {
             self.resize(len);
         }
-        self.copy_states(upper, 0..upper.len());
-    }
-
-    /// Removes all states.
-    pub fn clear(&mut self) {
-        self.inner_mut().len = 0;
-        self.resize(0);
     }
 
     /// Takes the memory that `len` states need, which are as many as there are at least.
     fn resize(&mut self, len: usize) {
-        let head = std::mem::take(&mut self.inner_mut().head);
-        let mut resized = Block::with_room(len, self.counters(), head);
+        let mut resized = Block::with_room(len, self.counters(), H::default());
         resized.copy_states(self, 0..self.len());
+        std::mem::swap(&mut resized.inner_mut().head, &mut self.inner_mut().head);
         *self = resized;
     }
 

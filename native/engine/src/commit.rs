@@ -10,6 +10,7 @@ use crate::batch::{BatchBuilder, Entry, Row, Version};
 use crate::due::Due;
 use crate::engine::Engine;
 use crate::evict::Policy;
+use crate::fail_point::fail_point;
 use crate::id::Id;
 use crate::ledger::{Ledger, Weight};
 use crate::load_queue::Wanted;
@@ -23,7 +24,7 @@ use crate::user::{Deletes, DeletesInFlight, Flight, Resident};
 const AT_ONCE: usize = 128;
 
 /// A commit under way: with a journal [write ahead](Commit::write_ahead), write [`Commit::batch`] to the store, then
-/// say whether it [succeeded](Commit::succeed). Dropped before, it has failed, and everything in it is dirty again.
+/// say whether it [succeeded](Commit::succeed) or [failed](Commit::fail). Dropped before, it has failed.
 #[derive(Debug)]
 pub struct Commit {
     engine: Arc<Engine>,
@@ -104,7 +105,12 @@ impl Engine {
         commit.write_ahead.deletes = deletes;
         commit.entries = batch.len();
         commit.batch = batch.finish();
-        (commit.entries > 0).then_some(commit)
+        if commit.entries == 0 {
+            // Of users with nothing dirty, after all: a change of theirs may have panicked.
+            commit.settle(true, now);
+            return None;
+        }
+        Some(commit)
     }
 
     /// Starts a flush of a partition: everything accepted before is due now. Returns what
@@ -154,12 +160,20 @@ impl Commit {
         engine.evict(now);
     }
 
+    /// The store does not have it, or nobody knows: what is in it is dirty again, and due.
+    pub fn fail(mut self) {
+        // The time plays no part.
+        self.settle(false, Now::default());
+    }
+
     fn settle(&mut self, done: bool, now: Now) {
         let written = self.write_ahead.done.load(Relaxed);
-        // One by one: should one of them panic, dropping goes on with the others.
-        while let Some(user) = self.users.pop() {
+        while let Some(user) = self.users.last().copied() {
             let hash = self.engine.hash(user);
             let mut shard = self.engine.shard(hash);
+            shard.ledger.due.reserve();
+            // One by one: should one of them panic, dropping goes on with the others.
+            self.users.pop();
             let outcome = Outcome { done, written };
             shard.settle(self.engine.shared(), hash, user, self.token, outcome, now);
         }
@@ -168,7 +182,6 @@ impl Commit {
 
 impl Drop for Commit {
     fn drop(&mut self) {
-        // The time plays no part: what failed is due at once.
         self.settle(false, Now::default());
     }
 }
@@ -225,6 +238,13 @@ impl<'a> Snapshot<'a> {
         }
     }
 
+    /// Makes room, so that nothing moves when a user is copied next.
+    fn reserve(&mut self) {
+        fail_point!();
+        self.users.reserve(1);
+        self.copied.reserve(self.room);
+    }
+
     fn copy(&mut self, entry: Copied) {
         self.copied.push(entry);
         self.room -= 1;
@@ -272,6 +292,10 @@ impl Shard {
             if snapshot.room == 0 {
                 break;
             }
+            // Who is taken from the queue must come to where he belongs.
+            self.load_queue.reserve();
+            self.ledger.due.reserve();
+            snapshot.reserve();
             let Some(due) = self.ledger.due.pop(now.monotonic) else {
                 return false;
             };
@@ -350,11 +374,11 @@ impl Shard {
             ledger.clean(shared, unsettled);
             resident.unsettled = None;
             resident.changed = false;
-            if shared.policy == Policy::Lru {
-                ledger.recency.put_back(&shared.uses, resident);
-            }
         }
         weight.settle(shared, &mut ledger.counts, resident);
+        if shared.policy == Policy::Lru && !resident.is_uncommitted() {
+            ledger.recency.put_back(&shared.uses, resident);
+        }
         self.compact_due(shared);
         self.count_memory(shared);
     }

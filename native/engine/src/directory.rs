@@ -27,6 +27,7 @@ use allocator_api2::boxed::Box;
 use crossbeam_epoch::{Atomic, Guard, Owned};
 use parking_lot::Mutex;
 
+use crate::fail_point::fail_point;
 use crate::id::Channel;
 use crate::prefetch::prefetch;
 use crate::slabs::Slabs;
@@ -319,11 +320,13 @@ impl Directory {
         let slot = partition.slot(index);
         if slot.references.fetch_sub(1, Ordering::AcqRel) == 1 {
             partition.remove(index, self.hasher.hash_one(slot.channel()), guard);
+            fail_point!();
         }
     }
 
     fn insert(&self, partition: &Partition, channel: Channel, hash: u64, guard: &Guard) -> u32 {
         let mut writer = partition.writer.lock();
+        fail_point!();
         // Another writer may have been quicker.
         if let Some(index) = partition.find(hash, guard, |slot| slot.share(channel)) {
             return index;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::fail_point::fail_point;
 use crate::id::Id;
 use crate::now::Micros;
 
@@ -27,6 +28,13 @@ pub(crate) enum Due {
 }
 
 impl DueQueue {
+    /// Makes room, so that nothing moves when a user is pushed or hurried next.
+    pub fn reserve(&mut self) {
+        fail_point!();
+        self.deadlines.reserve(1);
+        self.hurried.reserve(1);
+    }
+
     /// Deadlines must not decrease.
     pub fn push(&mut self, deadline: Micros, user: Id) {
         self.deadlines.push_back((deadline, user));
@@ -47,7 +55,6 @@ impl DueQueue {
 
     pub fn pop(&mut self, now: Micros) -> Option<Due> {
         if let Some(user) = self.hurried.pop_front() {
-            shrink(&mut self.hurried);
             return Some(Due::Hurried(user));
         }
         let (deadline, user) = *self.deadlines.front()?;
@@ -56,7 +63,6 @@ impl DueQueue {
         }
         self.flushed = self.flushed.saturating_sub(1);
         self.deadlines.pop_front();
-        shrink(&mut self.deadlines);
         Some(Due::Deadline(deadline, user))
     }
 
@@ -76,6 +82,12 @@ impl DueQueue {
         self.flushed = flushed;
     }
 
+    /// Gives memory back if there is much too much.
+    pub fn shrink(&mut self) {
+        shrink(&mut self.deadlines);
+        shrink(&mut self.hurried);
+    }
+
     pub fn bytes(&self) -> usize {
         self.deadlines.capacity() * size_of::<(Micros, Id)>()
             + self.hurried.capacity() * size_of::<Id>()
@@ -85,6 +97,7 @@ impl DueQueue {
 /// Gives memory back when a queue is mostly empty.
 pub(crate) fn shrink<T>(queue: &mut VecDeque<T>) {
     if queue.len() * 4 < queue.capacity() && queue.capacity() > 64 {
+        fail_point!();
         queue.shrink_to(queue.len() * 2);
     }
 }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use crate::batch::Version;
 use crate::directory::{Directory, Sought};
 use crate::evict::{Budget, Policy};
+use crate::fail_point::fail_point;
 use crate::id::Id;
 use crate::journaling::Journaling;
 use crate::now::{Micros, Now};
@@ -266,6 +267,7 @@ impl Engine {
     }
 
     pub(crate) fn follow_up(&self, aftermath: Aftermath, budget: &mut Budget, now: Now) {
+        fail_point!();
         if let Some(garbage) = aftermath.garbage {
             self.bury(garbage, budget);
         }
@@ -312,10 +314,10 @@ impl Engine {
             return;
         }
         let mut closed = self.closed.write();
-        *closed = close;
         for mut shard in self.shards() {
             shard.close(close);
         }
+        *closed = close;
     }
 
     /// Whether writes are refused.
@@ -399,7 +401,9 @@ impl Engine {
     }
 
     pub(crate) fn graveyard(&self) -> MutexGuard<'_, Vec<Resident>> {
-        self.graveyard.lock()
+        let graveyard = self.graveyard.lock();
+        fail_point!();
+        graveyard
     }
 
     pub(crate) fn next_token(&self) -> u64 {
@@ -425,16 +429,20 @@ impl Engine {
     }
 
     pub(crate) fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
-        self.shards[self.shard_index(hash)].lock()
+        self.shard_at(self.shard_index(hash))
     }
 
     pub(crate) fn shard_at(&self, index: usize) -> MutexGuard<'_, Shard> {
-        self.shards[index].lock()
+        let shard = self.shards[index].lock();
+        fail_point!();
+        shard
     }
 
     /// A shard, unless somebody else has it.
     pub(crate) fn try_shard_at(&self, index: usize) -> Option<MutexGuard<'_, Shard>> {
-        self.shards[index].try_lock()
+        let shard = self.shards[index].try_lock();
+        fail_point!();
+        shard
     }
 
     /// For fetching it before it is locked.
@@ -443,7 +451,7 @@ impl Engine {
     }
 
     pub(crate) fn shards(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {
-        self.shards.iter().map(|shard| shard.lock())
+        (0..self.shards.len()).map(|index| self.shard_at(index))
     }
 
     /// The shard at which eviction goes on.

@@ -9,10 +9,10 @@
 //! [`Policy::Lru`] evicts who was used longest ago, of all shards, exactly. For that every use moves the
 //! user in [`crate::recency`], which takes longer, and about 32 bytes a user.
 
-use crossbeam_epoch::pin;
 use serde::Deserialize;
 
 use crate::engine::Engine;
+use crate::garbage::Garbage;
 use crate::now::Now;
 use crate::shard::{Shard, find_resident};
 use crate::shared::Shared;
@@ -56,9 +56,6 @@ impl Budget {
     };
 }
 
-/// Channel references given back under one pin of the epoch.
-const RELEASED_AT_ONCE: usize = 256;
-
 impl Engine {
     /// Evicts until the bounds are kept, or until every user has been looked at so often in a row
     /// that none has uses left, and still had to stay.
@@ -79,10 +76,7 @@ impl Engine {
         let mut in_vain = 0;
         while in_vain < patience && self.is_over() {
             match self.evict_one(now) {
-                Some(set) => {
-                    self.free_now(set);
-                    in_vain = 0;
-                }
+                Some(_garbage) => in_vain = 0,
                 None => in_vain += 1,
             }
         }
@@ -95,14 +89,14 @@ impl Engine {
                 return false;
             }
             budget.visits -= 1;
-            if let Some(set) = self.evict_one(now) {
-                self.bury(set, budget);
+            if let Some(garbage) = self.evict_one(now) {
+                self.bury(garbage, budget);
             }
         }
         true
     }
 
-    fn evict_one(&self, now: Now) -> Option<Resident> {
+    fn evict_one(&self, now: Now) -> Option<Garbage<'_>> {
         let shared = self.shared();
         match shared.policy {
             Policy::Clock => {
@@ -116,13 +110,12 @@ impl Engine {
         }
     }
 
-    /// Frees a set that is in no table any more, later if the budget does not allow it now.
-    pub(crate) fn bury(&self, set: Resident, budget: &mut Budget) {
-        if set.len() <= budget.states {
-            budget.states -= set.len();
-            self.free_now(set);
+    /// Frees what is garbage, later if the budget does not allow it now.
+    pub(crate) fn bury(&self, garbage: Garbage, budget: &mut Budget) {
+        if garbage.len() <= budget.states {
+            budget.states -= garbage.len();
         } else {
-            self.graveyard().push(set);
+            self.graveyard().extend(garbage.into_set());
             self.call_attention();
         }
     }
@@ -132,29 +125,16 @@ impl Engine {
         loop {
             let next = self.graveyard().pop();
             let Some(set) = next else { return };
-            self.free_now(set);
+            drop(Garbage::counted(self.shared(), set));
         }
-    }
-
-    /// Frees a set that is in no table any more, and counted as garbage.
-    pub(crate) fn free_now(&self, set: Resident) {
-        let directory = &self.shared().directory;
-        let mut numbers = set.numbers().peekable();
-        while numbers.peek().is_some() {
-            let guard = pin();
-            for number in numbers.by_ref().take(RELEASED_AT_ONCE) {
-                directory.release(number, &guard);
-            }
-        }
-        drop(numbers);
-        adjust(&self.shared().totals.garbage, set.bytes(), 0);
     }
 }
 
 impl Shard {
     /// Moves the hand on until a user is evicted, or has passed many places. Only where it passed
     /// nobody who is clean are those committed early who would have gone.
-    fn evict_one(&mut self, shared: &Shared, now: Now) -> Option<Resident> {
+    fn evict_one<'a>(&mut self, shared: &'a Shared, now: Now) -> Option<Garbage<'a>> {
+        self.count_memory(shared);
         let places = self.residents.places();
         let passed = PLACES_AT_ONCE.min(places);
         let start = self.hand;
@@ -177,8 +157,7 @@ impl Shard {
             let resident = self.residents.take_at(place)?;
             // Another may have moved up to the place.
             self.hand = place;
-            self.evicted(shared, &resident);
-            return Some(resident);
+            return Some(self.evicted(shared, resident));
         }
         for place in (start..start + passed).map(|place| place % places) {
             if let Some(owner) = self.residents.place(place)
@@ -187,6 +166,7 @@ impl Shard {
             {
                 let owner: &mut Owner = owner;
                 if let Some(unsettled) = &mut owner.unsettled {
+                    self.ledger.due.reserve();
                     self.ledger.hurry(owner.id, unsettled);
                 }
             }
@@ -195,7 +175,8 @@ impl Shard {
     }
 
     /// Evicts who was used longest ago, or sees to it that another one is next.
-    fn evict_oldest(&mut self, shared: &Shared, now: Now) -> Option<Resident> {
+    fn evict_oldest<'a>(&mut self, shared: &'a Shared, now: Now) -> Option<Garbage<'a>> {
+        self.count_memory(shared);
         let (number, user) = self.ledger.recency.oldest()?;
         let hash = shared.hasher.hash_one(user);
         let resident = find_resident(&mut self.residents, hash, user);
@@ -208,26 +189,25 @@ impl Shard {
             self.ledger.used(shared, resident);
             return None;
         }
+        self.ledger.due.reserve();
         self.ledger.recency.skip_oldest(&shared.uses);
         if let Some(unsettled) = &mut resident.unsettled {
             self.ledger.hurry(user, unsettled);
             return None;
         }
         let resident = self.residents.take(hash, |resident| resident.id == user)?;
-        self.evicted(shared, &resident);
-        Some(resident)
+        Some(self.evicted(shared, resident))
     }
 
     /// Books a user out. What he had is garbage until it is freed.
-    fn evicted(&mut self, shared: &Shared, resident: &Resident) {
+    fn evicted<'a>(&mut self, shared: &'a Shared, resident: Resident) -> Garbage<'a> {
         let counts = &mut self.ledger.counts;
         counts.users -= 1;
         counts.states -= resident.len();
         adjust(&shared.totals.cost, resident.cost(), 0);
         adjust(&shared.totals.memory, resident.bytes(), 0);
-        adjust(&shared.totals.garbage, 0, resident.bytes());
         shared.totals.evicted(resident.len());
-        self.count_memory(shared);
+        Garbage::new(shared, resident)
     }
 }
 

@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use crate::fail_point::fail_point;
+
 /// Number of an epoch; a flush is named by the epoch it starts.
 pub type Epoch = u64;
 
@@ -32,6 +34,7 @@ impl Epochs {
 
     /// A user has its first uncommitted change now: its epoch.
     pub fn enter(&mut self) -> Epoch {
+        fail_point!();
         match self.users.back_mut() {
             Some((epoch, users)) if *epoch == self.current => *users += 1,
             _ => self.users.push_back((self.current, 1)),

@@ -36,6 +36,7 @@ use read_states_journal::{Journal, Refusal, Reservation};
 
 use crate::batch::{Entry, Version};
 use crate::engine::{Engine, UserOperation};
+use crate::fail_point::fail_point;
 use crate::flush::Epoch;
 use crate::gate::{Gate, Inside};
 use crate::id::Id;
@@ -141,6 +142,7 @@ impl Journaling {
     /// A commit with versions up to this one, and with these deletes, may be given to the store when this returns:
     /// the journal has all of it, on the disk.
     pub fn before_commit(&self, highest: Version, deletes: &[Entry]) -> io::Result<()> {
+        fail_point!();
         self.journal.mark(highest);
         self.await_batches();
         for delete in deletes {
@@ -178,6 +180,7 @@ impl Journaling {
         batch: Option<&BatchLog>,
         guard: &Guard,
     ) -> Result<(), Refusal> {
+        fail_point!();
         let number = batch.map(|log| log.batch);
         let record = Encoded::operation(version, user, operation, number);
         match batch {
@@ -200,6 +203,7 @@ impl BatchLog<'_> {
 
     /// All of it was carried out.
     pub fn finish(self) {
+        fail_point!();
         let end = Encoded::batch_end(self.batch, self.records.get(), self.oldest);
         self.append(&end);
     }

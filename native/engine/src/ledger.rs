@@ -50,9 +50,11 @@ impl Ledger {
     /// A user who was clean has something uncommitted.
     pub fn first_change(&mut self, shared: &Shared, user: Id, now: Now) -> (Micros, Epoch) {
         let deadline = now.monotonic.saturating_add(shared.commit_after);
+        self.due.reserve();
+        let epoch = self.epochs.enter();
         self.due.push(deadline, user);
         self.counts.uncommitted_users += 1;
-        (deadline, self.epochs.enter())
+        (deadline, epoch)
     }
 
     /// The user is used.
@@ -79,12 +81,14 @@ impl Ledger {
         now: Now,
     ) -> &'a mut Unsettled {
         let owner: &mut Owner = resident;
-        owner.changed = true;
         let unsettled = owner.unsettled.get_or_insert_with(|| {
+            let mut unsettled = Box::<Unsettled>::default();
             let (deadline, epoch) = self.first_change(shared, owner.id, now);
-            Box::new(Unsettled::new(deadline, epoch))
+            *unsettled = Unsettled::new(deadline, epoch);
+            unsettled
         });
         unsettled.epoch.get_or_insert_with(|| self.epochs.enter());
+        owner.changed = true;
         unsettled
     }
 
@@ -97,7 +101,7 @@ impl Ledger {
         adjust(&shared.totals.dirty_memory, unsettled.charged, 0);
     }
 
-    /// Puts the user before all others, once.
+    /// Puts the user before all others, once. There must be room in the queue.
     pub fn hurry(&mut self, user: Id, unsettled: &mut Unsettled) {
         if !std::mem::replace(&mut unsettled.hurried, true) {
             self.due.hurry(user);
@@ -135,6 +139,21 @@ impl Weight {
         }
     }
 
+    /// The same as [`Weight::settle`], when what is returned is dropped: also should something panic before.
+    pub fn settled_after<'a>(
+        self,
+        shared: &'a Shared,
+        counts: &'a mut Counts,
+        resident: &'a mut Resident,
+    ) -> Weighed<'a> {
+        Weighed {
+            before: self,
+            shared,
+            counts,
+            resident,
+        }
+    }
+
     /// Moves every sum from this weight to the one the user has now.
     pub fn settle(self, shared: &Shared, counts: &mut Counts, resident: &mut Resident) {
         let now = Weight::of(resident);
@@ -147,6 +166,20 @@ impl Weight {
             adjust(&shared.totals.dirty_memory, unsettled.charged, charge);
             unsettled.charged = charge;
         }
+    }
+}
+
+/// A user who is being changed.
+pub(crate) struct Weighed<'a> {
+    before: Weight,
+    shared: &'a Shared,
+    counts: &'a mut Counts,
+    pub resident: &'a mut Resident,
+}
+
+impl Drop for Weighed<'_> {
+    fn drop(&mut self) {
+        self.before.settle(self.shared, self.counts, self.resident);
     }
 }
 

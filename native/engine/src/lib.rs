@@ -54,7 +54,12 @@ mod directory;
 mod due;
 pub mod engine;
 mod evict;
+#[cfg(feature = "fail_points")]
+pub mod fail_point;
+#[cfg(not(feature = "fail_points"))]
+mod fail_point;
 mod flush;
+mod garbage;
 mod gate;
 pub mod id;
 mod journal_record;

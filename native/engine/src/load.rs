@@ -2,13 +2,16 @@
 //! waited are merged in their order.
 
 use std::cmp::Reverse;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use ahash::AHashMap;
 use crossbeam_epoch::pin;
+use scopeguard::ScopeGuard;
 
 use crate::batch::{Batch, BatchError, Entry, Row, Version};
 use crate::engine::Engine;
+use crate::garbage::release;
 use crate::id::{Channel, Id};
 use crate::load_queue::Wanted;
 use crate::now::Now;
@@ -18,8 +21,7 @@ use crate::plan::{Hint, Plan};
 use crate::read_state::{MAX_COUNTERS, ReadState};
 use crate::shard::{MAX_PENDING, Shard};
 use crate::shared::Shared;
-use crate::totals::adjust;
-use crate::user::Resident;
+use crate::user::{Resident, Unsettled};
 
 /// Pending operations merged under the lock; more are merged outside it, so that a user with
 /// very many holds nobody up.
@@ -112,12 +114,13 @@ impl Engine {
                 && load.users.len() + settled.len() < most
                 && let Some(user) = shard.load_queue.pop(&self.shared().totals, wanted)
             {
+                // Whatever happens on the way, who is part of it waits again when it is dropped.
                 let hash = self.hash(user);
                 match shard.absent(hash, user) {
                     Some(absent) => {
                         if absent.wanted == Some(wanted) {
-                            shard.begin_load(self.shared(), hash, user, load.token);
                             load.users.push(user);
+                            shard.begin_load(self.shared(), hash, user, load.token);
                         }
                     }
                     None => settled.push(user),
@@ -190,13 +193,15 @@ impl Load {
     pub fn finish(mut self, now: Now) -> Loaded {
         let engine = Arc::clone(&self.engine);
         let mut loaded = Loaded::default();
-        while let Some(user) = self.users.pop() {
+        while let Some(user) = self.users.last().copied() {
             let staged = self.staged.remove(&user).unwrap_or_default();
             if let Some((states, due)) = engine.install(user, self.token, staged, now) {
                 loaded.users += 1;
                 loaded.states += states;
                 loaded.due |= due;
             }
+            // Only now: should it panic, dropping gives him up with the others.
+            self.users.pop();
         }
         engine.shared().totals.loaded(loaded.users);
         engine.evict(now);
@@ -230,7 +235,7 @@ impl Engine {
             let pending = &absent.pending;
             pending.copy(merge.applied, MERGED_AT_ONCE, &mut some);
             if pending.len() - merge.applied <= MERGED_UNDER_LOCK {
-                merge.apply(shared, &some);
+                merge.apply(&some);
                 let states = merge.set.len();
                 let (due, merged) = shard.install(shared, hash, user, merge, version, now);
                 drop(shard);
@@ -239,18 +244,17 @@ impl Engine {
                 return Some((states, due));
             }
             drop(shard);
-            merge.apply(shared, &some);
+            merge.apply(&some);
             some.clear();
         }
-        adjust(&shared.totals.garbage, 0, merge.set.bytes());
-        self.free_now(merge.set);
         None
     }
 }
 
 /// A user on the way in: the rows of the store and, on top, what waited.
-struct Merge {
-    set: Resident,
+struct Merge<'a> {
+    shared: &'a Shared,
+    set: Incoming<'a>,
     /// What the store has, its rows by channel.
     stored: Staged,
     /// Whether some operations are of an earlier life.
@@ -264,8 +268,8 @@ struct Merge {
     deleted_user: Option<Version>,
 }
 
-impl Merge {
-    fn new(shared: &Shared, mut stored: Staged) -> Self {
+impl<'a> Merge<'a> {
+    fn new(shared: &'a Shared, mut stored: Staged) -> Self {
         let rows = &mut stored.rows;
         // A store that returns a row twice must not break the order; the later one counts.
         rows.sort_unstable_by_key(|row| (row.channel, Reverse(row.version)));
@@ -273,11 +277,20 @@ impl Merge {
         let deletes = &mut stored.deletes;
         deletes.sort_unstable_by_key(|(channel, version)| (*channel, Reverse(*version)));
         deletes.dedup_by_key(|(channel, _)| *channel);
-        let number = |row: &Row| (shared.directory.acquire(row.channel, &pin()), row.state);
-        let mut numbered: Vec<(u32, ReadState)> = rows.iter().map(number).collect();
+        let numbered: Vec<(u32, ReadState)> = Vec::with_capacity(rows.len());
+        // Given back unless they come into the set.
+        let mut numbered = scopeguard::guard(numbered, |numbered| {
+            release(shared, numbered.iter().map(|(number, _)| *number));
+        });
+        for row in rows.iter() {
+            numbered.push((shared.directory.acquire(row.channel, &pin()), row.state));
+        }
         numbered.sort_unstable_by_key(|(number, _)| *number);
+        let set = Some(Resident::from_sorted(shared.counters, &numbered));
+        ScopeGuard::into_inner(numbered);
         Merge {
-            set: Resident::from_sorted(shared.counters, &numbered),
+            shared,
+            set: Incoming { shared, set },
             stored,
             recovered: false,
             last: AHashMap::new(),
@@ -288,22 +301,22 @@ impl Merge {
         }
     }
 
-    fn apply(&mut self, shared: &Shared, operations: &[Stamped]) {
+    fn apply(&mut self, operations: &[Stamped]) {
         self.applied += operations.len();
         for (version, operation) in operations {
             match operation {
-                _ if self.recovered && self.contains(shared, *version, operation) => {}
+                _ if self.recovered && self.contains(*version, operation) => {}
                 Operation::Change { channel, change } => {
-                    self.change(shared, *version, *channel, change);
+                    self.change(*version, *channel, change);
                 }
-                Operation::DeleteUser => self.delete_user(shared, *version),
+                Operation::DeleteUser => self.delete_user(*version),
             }
         }
     }
 
     /// Whether the store has the operation already: in a row whose version is above it, for a commit
     /// takes all that was accepted before. Rows of other writers were stamped by other clocks.
-    fn contains(&self, shared: &Shared, version: Version, operation: &Operation) -> bool {
+    fn contains(&self, version: Version, operation: &Operation) -> bool {
         if version <= self.stored.deleted {
             return true;
         }
@@ -311,14 +324,14 @@ impl Merge {
             return false;
         };
         let row = self.stored.row(*channel);
-        let row = row.filter(|row| row.writer == shared.writer);
+        let row = row.filter(|row| row.writer == self.shared.writer);
         row.is_some_and(|row| version <= row.version)
             || version <= self.stored.deleted_channel(*channel)
     }
 
-    fn change(&mut self, shared: &Shared, version: Version, channel: Channel, change: &Change) {
+    fn change(&mut self, version: Version, channel: Channel, change: &Change) {
         let guard = pin();
-        let directory = &shared.directory;
+        let directory = &self.shared.directory;
         let sought = directory.seek(channel);
         let hint = Hint::new(&self.set, directory, &guard, sought);
         let plan = Plan::new(&self.set, change, hint);
@@ -328,14 +341,14 @@ impl Merge {
             let row = self.stored.row(channel).map_or(0, |row| row.version + 1);
             self.deleted.push((channel, version.max(row)));
         }
-        plan.carry_out(&mut self.set, &shared.directory, &guard, channel);
+        plan.carry_out(&mut self.set, directory, &guard, channel);
         if self.recovered {
             self.last.insert(channel, version);
         }
     }
 
     /// Of an earlier life. What the store has of a later time stays.
-    fn delete_user(&mut self, shared: &Shared, version: Version) {
+    fn delete_user(&mut self, version: Version) {
         let stored = self.stored.rows.iter();
         let stored = stored.filter(|row| row.version < version);
         let mut older: Vec<Channel> = stored.map(|row| row.channel).collect();
@@ -347,13 +360,48 @@ impl Merge {
                 .row(channel)
                 .is_none_or(|row| row.version < version)
             {
-                self.change(shared, version, channel, &Change::Delete);
+                self.change(version, channel, &Change::Delete);
             }
         }
         self.changed = true;
         self.deleted_user = Some(version);
         // It says the same of those that were deleted before.
         self.deleted.clear();
+    }
+}
+
+/// The read states of a user on the way in. If they do not arrive, their channels' references are given back.
+struct Incoming<'a> {
+    shared: &'a Shared,
+    /// Until they arrive.
+    set: Option<Resident>,
+}
+
+impl Incoming<'_> {
+    fn arrive(mut self) -> Resident {
+        self.set.take().expect("it arrives once")
+    }
+}
+
+impl Deref for Incoming<'_> {
+    type Target = Resident;
+
+    fn deref(&self) -> &Resident {
+        self.set.as_ref().expect("it has not arrived")
+    }
+}
+
+impl DerefMut for Incoming<'_> {
+    fn deref_mut(&mut self) -> &mut Resident {
+        self.set.as_mut().expect("it has not arrived")
+    }
+}
+
+impl Drop for Incoming<'_> {
+    fn drop(&mut self) {
+        if let Some(set) = &self.set {
+            release(self.shared, set.numbers());
+        }
     }
 }
 
@@ -380,23 +428,25 @@ impl Shard {
         merge: Merge,
         version: Version,
         now: Now,
-    ) -> (bool, Pending) {
+    ) -> (bool, Box<Pending>) {
+        let unsettled = Box::<Unsettled>::default();
+        let mut merged = Box::<Pending>::default();
+        self.reserve_resident();
+        // Nothing moves from here on, until he is in the other table.
         let absent = self.take_absent(shared, hash, user);
         let mut absent = absent.expect("the caller found the user absent under the same lock");
-        let merged = std::mem::take(&mut absent.pending);
+        std::mem::swap(&mut *merged, &mut absent.pending);
         // A delete that was merged may have the version after that.
         self.ledger.stamp.raise(version + 1);
         let hurried = absent.hurried;
         let mut due = false;
-        let mut resident = absent.into_resident(merge.set, now);
+        let mut resident = absent.into_resident(merge.set.arrive(), unsettled, now);
         if let Some(mut unsettled) = resident.unsettled.take() {
             if merge.changed {
                 if let Some(version) = merge.deleted_user {
                     unsettled.delete_user(version);
                 }
-                for (channel, version) in merge.deleted {
-                    unsettled.deletes.push(channel, version);
-                }
+                unsettled.deletes.channels = merge.deleted;
                 let awaited = unsettled
                     .epoch
                     .is_some_and(|epoch| self.ledger.epochs.is_awaited(epoch));

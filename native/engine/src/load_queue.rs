@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use crate::due::shrink;
+use crate::fail_point::fail_point;
 use crate::id::Id;
 use crate::totals::{Totals, adjust};
 
@@ -25,6 +26,19 @@ pub(crate) struct LoadQueue {
 }
 
 impl LoadQueue {
+    /// Makes room, so that nothing moves when a user is pushed next.
+    pub fn reserve(&mut self) {
+        fail_point!();
+        self.due.reserve(1);
+        self.awaited.reserve(1);
+    }
+
+    /// Gives memory back if there is much too much.
+    pub fn shrink(&mut self) {
+        shrink(&mut self.due);
+        shrink(&mut self.awaited);
+    }
+
     pub fn push(&mut self, totals: &Totals, user: Id, wanted: Wanted) {
         adjust(&totals.wanted, 0, 1);
         match wanted {
@@ -42,7 +56,6 @@ impl LoadQueue {
             Wanted::Awaited => &mut self.awaited,
         };
         let user = queue.pop_front()?;
-        shrink(queue);
         adjust(&totals.wanted, 1, 0);
         if wanted == Wanted::Awaited {
             adjust(&totals.awaited, 1, 0);

@@ -11,6 +11,7 @@
 use allocator_api2::vec::Vec;
 
 use crate::batch::Version;
+use crate::fail_point::fail_point;
 use crate::operation::Operation;
 use crate::slabs::{LARGEST, Slabs};
 
@@ -50,10 +51,11 @@ impl Pending {
     }
 
     pub fn push(&mut self, operation: Stamped) {
+        fail_point!();
         if self.last.len() == CHUNK {
             self.full.reserve_exact(self.list_growth());
-            self.full
-                .push(std::mem::replace(&mut self.last, Vec::new_in(Slabs)));
+            let next = Vec::with_capacity_in(4, Slabs);
+            self.full.push(std::mem::replace(&mut self.last, next));
         }
         self.last.reserve_exact(self.room() - self.last.len());
         self.last.push(operation);

@@ -2,6 +2,7 @@
 //! was admitted.
 
 use crossbeam_epoch::Guard;
+use scopeguard::ScopeGuard;
 
 use crate::directory::{Directory, Sought};
 use crate::id::Channel;
@@ -116,10 +117,18 @@ impl Plan {
         match self {
             Plan::Nothing => {}
             Plan::Replace(place, state) => set.change(place, &state),
-            Plan::Insert(state) => set.insert(directory.acquire(channel, guard), &state),
+            Plan::Insert(state) => {
+                let number = directory.acquire(channel, guard);
+                // Given back unless it comes into the set.
+                let number = scopeguard::guard(number, |number| directory.release(number, guard));
+                set.insert(*number, &state);
+                ScopeGuard::into_inner(number);
+            }
             Plan::Remove(number, place) => {
+                // Before anything that can panic, for the delete is noted already.
                 set.remove(place);
                 directory.release(number, guard);
+                set.compact(place);
             }
         }
     }

@@ -200,6 +200,7 @@ impl<H: Default> ReadStateSet<H> {
         let mut at = self.block_of(number);
         if self.blocks()[at].is_full() {
             let many = self.many();
+            many.blocks.reserve(1);
             let before = many.blocks[at].bytes();
             let upper = many.blocks[at].split();
             let above = number >= upper.numbers()[0];
@@ -227,33 +228,50 @@ impl<H: Default> ReadStateSet<H> {
             let first = self.0.part(0..self.0.len());
             let mut blocks = Vec::with_capacity(4);
             blocks.push(first);
-            self.0.clear();
-            self.0.many = Some(Box::new(Many::of(blocks)));
+            let many = Box::new(Many::of(blocks));
+            let mut front = Block::with_room(0, self.0.counters(), Head::default());
+            std::mem::swap(&mut *front, &mut *self.0);
+            self.0 = front;
+            self.0.many = Some(many);
         }
         self.0.many.as_mut().expect("it is there, see above")
     }
 
-    /// Removes the state at `place`.
+    /// Removes the state at `place`. Memory is given back by [`ReadStateSet::compact`].
     pub fn remove(&mut self, place: Place) {
         let Place { block, index } = place;
         let Some(many) = &mut self.0.many else {
             self.0.remove(index);
             return;
         };
-        let before = many.blocks[block].bytes();
         many.blocks[block].remove(index);
         many.len -= 1;
-        many.bytes -= before - many.blocks[block].bytes();
         if many.blocks[block].len() == 0 {
             many.bytes -= many.blocks.remove(block).bytes();
-        } else {
-            many.merge(block);
         }
-        if many.blocks.len() == 1
-            && let Some(last) = many.blocks.pop()
+    }
+
+    /// Gives back what a state that was removed at `place` has left.
+    pub fn compact(&mut self, place: Place) {
+        let Some(many) = &mut self.0.many else {
+            self.0.shrink();
+            return;
+        };
+        if let Some(block) = many.blocks.get_mut(place.block) {
+            let before = block.bytes();
+            block.shrink();
+            many.bytes -= before - block.bytes();
+            many.merge(place.block);
+        }
+        if let [last] = &many.blocks[..] {
+            let len = last.len();
+            self.0.reserve(len);
+        }
+        if self.blocks().len() == 1
+            && let Some(many) = self.0.many.take()
+            && let [last] = &many.blocks[..]
         {
-            self.0.many = None;
-            self.0.append(&last);
+            self.0.append(last);
         }
     }
 
@@ -341,10 +359,11 @@ impl<H: Default> Many<H> {
             if let (Some(a), Some(b)) = (self.blocks.get(lower), self.blocks.get(lower + 1))
                 && a.len() + b.len() <= MERGE
             {
-                let before = a.bytes() + b.bytes();
-                let upper = self.blocks.remove(lower + 1);
-                self.blocks[lower].append(&upper);
-                self.bytes = self.bytes + self.blocks[lower].bytes() - before;
+                let (first, others) = self.blocks.split_at_mut(lower + 1);
+                let before = first[lower].bytes();
+                first[lower].append(&others[0]);
+                self.bytes = self.bytes + first[lower].bytes() - before;
+                self.bytes -= self.blocks.remove(lower + 1).bytes();
                 return;
             }
         }

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::fail_point::fail_point;
 use crate::id::Id;
 use crate::user::Owner;
 
@@ -64,6 +65,7 @@ impl Recency {
 
     /// The user is used.
     pub fn used(&mut self, uses: &Uses, owner: &mut Owner) {
+        fail_point!();
         self.remove(uses, owner);
         let number = uses.next.fetch_add(1, Relaxed);
         owner.last_use = number as u32;

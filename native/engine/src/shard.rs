@@ -8,6 +8,8 @@ use crossbeam_epoch::{Guard, pin};
 use crate::batch::Version;
 use crate::directory::Sought;
 use crate::evict::Policy;
+use crate::fail_point::fail_point;
+use crate::garbage::Garbage;
 use crate::id::{Channel, Id};
 use crate::journaling::BatchLog;
 use crate::ledger::{Ledger, Weight, deletes_growth};
@@ -73,18 +75,18 @@ pub(crate) struct Write<'a> {
 
 /// What is left to do after a write, without the lock.
 #[derive(Debug, Default)]
-pub(crate) struct Aftermath {
+pub(crate) struct Aftermath<'a> {
     /// A load is wanted soon.
     pub attention: bool,
     /// The read states grew, so an eviction may be due.
     pub grown: bool,
     /// To be freed.
-    pub garbage: Option<Resident>,
+    pub garbage: Option<Garbage<'a>>,
     /// Nobody needs them any more.
     dropped: Option<Box<Pending>>,
 }
 
-impl Aftermath {
+impl Aftermath<'_> {
     pub fn is_nothing(&self) -> bool {
         !self.attention && !self.grown && self.garbage.is_none() && self.dropped.is_none()
     }
@@ -152,8 +154,9 @@ impl Shard {
     /// Adds a user who is in no table, with nothing waiting for him yet.
     pub fn add_absent(&mut self, shared: &Shared, hash: u64, user: Id) {
         let absent = Box::new(Absent::new(user));
-        adjust(&shared.totals.memory, 0, absent.bytes());
+        let bytes = absent.bytes();
         self.absents.insert(hash, absent);
+        adjust(&shared.totals.memory, 0, bytes);
     }
 
     /// Takes out a user who is not resident.
@@ -164,21 +167,31 @@ impl Shard {
         Some(*absent)
     }
 
+    /// Makes room, so that nothing moves when a resident user is added and hurried next.
+    pub fn reserve_resident(&mut self) {
+        self.residents.reserve();
+        self.ledger.due.reserve();
+    }
+
     /// Adds a resident user who is in no table.
     pub fn add_resident(&mut self, shared: &Shared, hash: u64, mut resident: Resident) {
         self.ledger.counts.users += 1;
         self.arrivals = self.arrivals.wrapping_add(1);
         resident.arrival = self.arrivals;
+        let user = resident.id;
         Weight::NOTHING.settle(shared, &mut self.ledger.counts, &mut resident);
-        if shared.policy == Policy::Lru {
-            self.ledger.used(shared, &mut resident);
-        }
         self.residents.insert(hash, resident);
+        if shared.policy == Policy::Lru
+            && let Some(resident) = find_resident(&mut self.residents, hash, user)
+        {
+            self.ledger.used(shared, resident);
+        }
         self.count_memory(shared);
     }
 
     /// Queues a user who is not resident for loading, unless that is under way.
     pub fn want(&mut self, shared: &Shared, hash: u64, user: Id, wanted: Wanted) -> bool {
+        self.load_queue.reserve();
         match find_absent(&mut self.absents, hash, user) {
             Some(absent)
                 if absent.load.is_none()
@@ -193,8 +206,12 @@ impl Shard {
         }
     }
 
-    /// Brings the count of the shard's own memory up to date.
+    /// Gives back what tables and queues have too much, and brings the count of the shard's own memory up to date.
     pub fn count_memory(&mut self, shared: &Shared) {
+        self.residents.shrink();
+        self.absents.shrink();
+        self.load_queue.shrink();
+        self.ledger.due.shrink();
         let tables = self.residents.bytes() + self.absents.bytes();
         let queues = self.ledger.due.bytes() + self.ledger.recency.bytes();
         let bytes = tables + queues + self.load_queue.bytes();
@@ -239,7 +256,11 @@ impl Shard {
     }
 
     /// Carries out an operation, or keeps it until the user is loaded.
-    pub fn apply(&mut self, shared: &Shared, write: &Write) -> Result<Aftermath, WriteError> {
+    pub fn apply<'a>(
+        &mut self,
+        shared: &'a Shared,
+        write: &Write,
+    ) -> Result<Aftermath<'a>, WriteError> {
         if self.closed {
             return Err(WriteError::Closed);
         }
@@ -269,7 +290,11 @@ impl Shard {
     }
 
     /// Keeps an operation on a user who is not resident.
-    fn postpone(&mut self, shared: &Shared, write: &Write) -> Result<Aftermath, WriteError> {
+    fn postpone<'a>(
+        &mut self,
+        shared: &'a Shared,
+        write: &Write,
+    ) -> Result<Aftermath<'a>, WriteError> {
         let Write {
             user, hash, now, ..
         } = *write;
@@ -305,6 +330,7 @@ impl Shard {
         };
         absent.wanted = None;
         absent.load = Some(token);
+        fail_point!();
         if absent.recovered {
             let (bytes, count) = (absent.bytes(), absent.pending.len());
             absent.pending.sort();
@@ -322,45 +348,62 @@ impl Shard {
         operation: Stamped,
         now: Now,
     ) -> &mut Absent {
-        if self.absent(hash, user).is_none() {
-            self.add_absent(shared, hash, user);
-        }
+        self.owe(shared, hash, user, now);
         let absent = find_absent(&mut self.absents, hash, user);
         let absent = absent.expect("he was found or added above");
         let before = absent.bytes();
         absent.pending.push(operation);
         adjust(&shared.totals.memory, before, absent.bytes());
         self.ledger.counts.pending_operations += 1;
-        if absent.epoch.is_none() {
-            let (deadline, epoch) = self.ledger.first_change(shared, user, now);
-            (absent.deadline, absent.epoch) = (deadline, Some(epoch));
-        }
         absent
     }
 
+    /// A user who is not resident, and perhaps in no table, has something uncommitted from now on.
+    fn owe(&mut self, shared: &Shared, hash: u64, user: Id, now: Now) {
+        if self.absent(hash, user).is_none() {
+            self.add_absent(shared, hash, user);
+        }
+        if let Some(absent) = find_absent(&mut self.absents, hash, user)
+            && absent.epoch.is_none()
+        {
+            let (deadline, epoch) = self.ledger.first_change(shared, user, now);
+            (absent.deadline, absent.epoch) = (deadline, Some(epoch));
+        }
+    }
+
     /// Deletes a user who is not resident: everything of him is known now, so he is resident.
-    fn delete_absent(&mut self, shared: &Shared, write: &Write) -> Result<Aftermath, WriteError> {
+    fn delete_absent<'a>(
+        &mut self,
+        shared: &'a Shared,
+        write: &Write,
+    ) -> Result<Aftermath<'a>, WriteError> {
         let Write {
             user, hash, now, ..
         } = *write;
         let need = absent_need(self.absent(hash, user).as_deref());
         let _held = write.admission.check(shared, need)?;
         let version = self.ledger.note(shared, write)?;
-        let absent = self.take_absent(shared, hash, user);
-        let mut absent = absent.unwrap_or_else(|| Absent::new(user));
-        let dropped = std::mem::take(&mut absent.pending);
-        let hurried = absent.hurried;
         let set = Resident::new(shared.counters);
-        let mut resident = absent.into_resident(set, now);
-        let unsettled = self.ledger.unsettled(shared, &mut resident, now);
-        unsettled.delete_user(version);
-        if hurried {
-            self.ledger.hurry(user, unsettled);
+        let (unsettled, mut dropped) = (Box::default(), Box::<Pending>::default());
+        self.owe(shared, hash, user, now);
+        self.reserve_resident();
+        // Nothing moves from here on, until he is in the other table.
+        let absent = self.take_absent(shared, hash, user);
+        let mut absent = absent.expect("he was found or added above");
+        std::mem::swap(&mut *dropped, &mut absent.pending);
+        let hurried = absent.hurried;
+        let mut resident = absent.into_resident(set, unsettled, now);
+        resident.changed = true;
+        if let Some(unsettled) = &mut resident.unsettled {
+            unsettled.delete_user(version);
+            if hurried {
+                self.ledger.hurry(user, unsettled);
+            }
         }
         self.add_resident(shared, hash, resident);
         Ok(Aftermath {
             grown: true,
-            dropped: Some(Box::new(dropped)),
+            dropped: Some(dropped),
             ..Aftermath::default()
         })
     }
@@ -396,14 +439,14 @@ fn find_absent(absents: &mut Table<Box<Absent>>, hash: u64, user: Id) -> Option<
     Some(found)
 }
 
-fn change_resident(
-    shared: &Shared,
+fn change_resident<'a>(
+    shared: &'a Shared,
     ledger: &mut Ledger,
     resident: &mut Resident,
     channel: Channel,
     change: &Change,
     write: &Write,
-) -> Result<Aftermath, WriteError> {
+) -> Result<Aftermath<'a>, WriteError> {
     let Write {
         guard,
         hint,
@@ -424,8 +467,8 @@ fn change_resident(
     {
         if let Some(state) = state {
             ledger.note(shared, write)?;
-            hint.set(resident, &state);
             ledger.changed(shared, resident, now);
+            hint.set(resident, &state);
         }
         return Ok(Aftermath::default());
     }
@@ -438,26 +481,29 @@ fn change_resident(
     let _held = admission.check(shared, change_need(resident, &plan))?;
     let version = ledger.note(shared, write)?;
     let weight = Weight::of(resident);
-    plan.carry_out(resident, &shared.directory, guard, channel);
+    let unsettled = ledger.unsettled(shared, resident, now);
     if removes {
-        let unsettled = ledger.unsettled(shared, resident, now);
-        unsettled.deletes.push(channel, version);
-    } else {
-        ledger.changed(shared, resident, now);
+        unsettled.deletes.reserve();
     }
-    weight.settle(shared, &mut ledger.counts, resident);
+    let weighed = weight.settled_after(shared, &mut ledger.counts, resident);
+    if removes && let Some(unsettled) = &mut weighed.resident.unsettled {
+        // What it deletes goes next, before anything can panic.
+        unsettled.deletes.push(channel, version);
+    }
+    plan.carry_out(weighed.resident, &shared.directory, guard, channel);
+    drop(weighed);
     Ok(Aftermath {
         grown,
         ..Aftermath::default()
     })
 }
 
-fn delete_resident(
-    shared: &Shared,
+fn delete_resident<'a>(
+    shared: &'a Shared,
     ledger: &mut Ledger,
     resident: &mut Resident,
     write: &Write,
-) -> Result<Aftermath, WriteError> {
+) -> Result<Aftermath<'a>, WriteError> {
     ledger.used(shared, resident);
     if resident.is_empty() && !resident.is_uncommitted() {
         // Nothing here and, as nothing is uncommitted, nothing in the store.
@@ -466,15 +512,14 @@ fn delete_resident(
     let _held = write.admission.check(shared, first_need(resident))?;
     let version = ledger.note(shared, write)?;
     let weight = Weight::of(resident);
+    ledger.unsettled(shared, resident, write.now);
     let garbage = resident.take_states();
-    ledger
-        .unsettled(shared, resident, write.now)
-        .delete_user(version);
-    // What is garbage still takes its memory until it is freed.
-    adjust(&shared.totals.garbage, 0, garbage.bytes());
+    if let Some(unsettled) = &mut resident.unsettled {
+        unsettled.delete_user(version);
+    }
     weight.settle(shared, &mut ledger.counts, resident);
     Ok(Aftermath {
-        garbage: Some(garbage),
+        garbage: Some(Garbage::new(shared, garbage)),
         ..Aftermath::default()
     })
 }

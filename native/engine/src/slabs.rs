@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use allocator_api2::alloc::{AllocError, Allocator, Global};
 use parking_lot::Mutex;
 
+use crate::fail_point::fail_point;
 use crate::pages::{REGION, map, map_large, unmap, unmap_large};
 
 const SLAB: usize = 1 << 16;
@@ -292,6 +293,7 @@ fn source(layout: Layout) -> Source {
 // pool, so each can give back what another has handed out; which way an object came says its layout.
 unsafe impl Allocator for Slabs {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        fail_point!();
         let (object, bytes) = match source(layout) {
             Source::Global => return Global.allocate(layout),
             Source::Slabs => {

@@ -12,6 +12,7 @@
 use allocator_api2::boxed::Box;
 use allocator_api2::vec::Vec;
 
+use crate::fail_point::fail_point;
 use crate::prefetch::prefetch;
 use crate::slabs::Slabs;
 
@@ -126,9 +127,7 @@ impl<T> Table<T> {
 
     /// Adds what is not there yet.
     pub fn insert(&mut self, hash: u64, value: T) {
-        if (self.len + 1) * 5 > self.places.len() * 4 {
-            self.resize();
-        }
+        self.reserve();
         self.put(tag(hash), value);
         self.len += 1;
     }
@@ -173,10 +172,23 @@ impl<T> Table<T> {
             }
             at = self.next(at);
         }
+        Some(taken)
+    }
+
+    /// Gives memory back if most places are empty.
+    pub fn shrink(&mut self) {
+        let places = self.places.len();
         if self.len * 3 < places && places > LEAST {
             self.resize();
         }
-        Some(taken)
+    }
+
+    /// Makes room for one more, so that the next [`Table::insert`] moves nothing.
+    pub fn reserve(&mut self) {
+        if (self.len + 1) * 5 > self.places.len() * 4 {
+            fail_point!();
+            self.resize();
+        }
     }
 
     /// Takes as many places as leave it three fifths full: it grows from four, and shrinks from one third.

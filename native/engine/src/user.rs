@@ -3,6 +3,7 @@
 
 use crate::batch::Version;
 use crate::evict::MOST_USES;
+use crate::fail_point::fail_point;
 use crate::flush::Epoch;
 use crate::id::{Channel, Id};
 use crate::load_queue::Wanted;
@@ -42,7 +43,7 @@ pub(crate) struct Owner {
 
 /// What of a resident user the store does not have yet. Which read states those are, each
 /// read state says itself.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Unsettled {
     /// When the commit is due; also tells a live entry of the due queue from a stale one.
     pub deadline: Micros,
@@ -152,6 +153,12 @@ impl DeletesInFlight {
 }
 
 impl Deletes {
+    /// Makes room, so that nothing moves when a delete is pushed next.
+    pub fn reserve(&mut self) {
+        fail_point!();
+        self.channels.reserve(1);
+    }
+
     pub fn push(&mut self, channel: Channel, version: Version) {
         self.channels.push((channel, version));
     }
@@ -242,14 +249,14 @@ impl Absent {
     }
 
     /// The user with the read states that were loaded. Whoever waited has time to read them.
-    /// If operations were pending, the user is taken to have uncommitted changes.
-    pub fn into_resident(self, mut set: Resident, now: Now) -> Resident {
+    /// If operations were pending, the user is taken to have uncommitted changes, for which there is `room`.
+    pub fn into_resident(self, mut set: Resident, mut room: Box<Unsettled>, now: Now) -> Resident {
         *set = Owner {
             id: self.id,
             unsettled: self.epoch.map(|epoch| {
-                let mut unsettled = Unsettled::new(self.deadline, epoch);
-                unsettled.charged = self.charged;
-                Box::new(unsettled)
+                *room = Unsettled::new(self.deadline, epoch);
+                room.charged = self.charged;
+                room
             }),
             pinned_until: seconds(now) + PIN_SECONDS,
             arrival: 0,

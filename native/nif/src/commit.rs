@@ -67,7 +67,9 @@ fn commit_succeeded(commit: Handle) -> Atom {
 /// The store may not have it: it is dirty again.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn commit_failed(commit: Handle) -> Atom {
-    drop(commit.take());
+    if let Some(commit) = commit.take() {
+        commit.fail();
+    }
     atom::ok()
 }
 
