@@ -158,6 +158,7 @@ impl Shard {
         let absent = self.absents.take(hash, |absent| absent.id == user)?;
         adjust(&shared.totals.memory, absent.bytes(), 0);
         self.ledger.counts.pending_operations -= absent.pending.len();
+        self.ledger.counts.uncommitted_absents -= usize::from(absent.epoch.is_some());
         Some(*absent)
     }
 
@@ -172,6 +173,12 @@ impl Shard {
         }
         self.residents.insert(hash, resident);
         self.count_memory(shared);
+    }
+
+    /// Whether commits can make something clean without a load.
+    pub fn has_commits(&self) -> bool {
+        let counts = self.ledger.counts;
+        counts.uncommitted_users > counts.uncommitted_absents
     }
 
     /// Queues a user who is not resident for loading, unless that is under way.
@@ -312,6 +319,7 @@ impl Shard {
         if absent.epoch.is_none() {
             let (deadline, epoch) = self.ledger.first_change(shared, user, now);
             (absent.deadline, absent.epoch) = (deadline, Some(epoch));
+            self.ledger.counts.uncommitted_absents += 1;
         }
         absent
     }

@@ -196,6 +196,29 @@ fn writes_past_the_dirty_memory_are_refused_and_nothing_accepted_is_lost() {
 }
 
 #[test]
+fn what_waits_is_committed_though_the_bound_was_set_below_it() {
+    let engine = engine(Config::default());
+    for user in 0..100 {
+        engine.apply(user, &ack(1, 1), Now::default()).unwrap();
+    }
+    let bounds = Resize {
+        dirty_memory: Some(1),
+        ..Resize::default()
+    };
+    engine.resize(bounds, LATER);
+    engine.flush(0);
+    assert!(engine.begin_commit(0, 100, LATER).is_none());
+    let load = engine.begin_load(0, 10).load.unwrap();
+    load.finish(LATER);
+    // These first.
+    assert!(engine.begin_load(0, 10).load.is_none());
+    let mut store = Store::default();
+    commit(&engine, &mut store);
+    assert_eq!(store.contents().0.len(), 100);
+    assert_eq!(engine.stats().dirty_memory, 0);
+}
+
+#[test]
 fn a_user_with_many_pending_operations_is_wanted_at_once() {
     let engine = engine(Config::default());
     for message in 1..=64 {
