@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::Store;
+use crate::store::Store;
 use read_states_engine::WriteError;
 use read_states_engine::engine::{Config, Engine, Resize, UserOperation, Wake};
 use read_states_engine::id::{Channel, Id};
