@@ -127,7 +127,7 @@ impl Engine {
     /// Whether everything accepted in the partition before the flush is committed.
     pub fn is_flushed(&self, partition: usize, flush: u64) -> bool {
         self.partition(partition)
-            .all(|shard| shard.ledger.epochs.is_flushed(flush))
+            .all(|shard| !shard.unread && shard.ledger.epochs.is_flushed(flush))
     }
 }
 

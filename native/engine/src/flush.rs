@@ -42,6 +42,15 @@ impl Epochs {
         self.current
     }
 
+    /// The same with a change that is older than every flush: its epoch.
+    pub fn enter_first(&mut self) -> Epoch {
+        match self.users.front_mut() {
+            Some((0, users)) => *users += 1,
+            _ => self.users.push_front((0, 1)),
+        }
+        0
+    }
+
     /// The changes of a user who had entered are committed, or belong to an older epoch after all.
     pub fn leave(&mut self, epoch: Epoch) {
         let index = self.users.binary_search_by_key(&epoch, |(epoch, _)| *epoch);

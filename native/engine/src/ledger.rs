@@ -20,6 +20,8 @@ pub(crate) struct Counts {
     pub users: usize,
     pub states: usize,
     pub uncommitted_users: usize,
+    /// Those of them who are not resident: they have to be loaded before they can be committed.
+    pub uncommitted_absents: usize,
     pub pending_operations: usize,
     pub hits: u64,
     pub misses: u64,

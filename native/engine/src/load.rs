@@ -85,8 +85,8 @@ impl Engine {
         }
         let Shared { totals, bounds, .. } = self.shared();
         // A user who is brought in takes more dirty memory than his pending operations did.
-        // Once that is past its bound, commits have to make room first.
-        if totals.is_too_dirty(bounds) {
+        // Once that is past its bound, commits have to make room first, if there is anything to commit.
+        if totals.is_too_dirty(bounds) && self.shards().any(|shard| shard.has_commits()) {
             return begun;
         }
         self.begin_load_of(Wanted::Due, partition, most)

@@ -122,7 +122,9 @@ impl Engine {
         let bound = self.shared().bounds.dirty_memory.load(Relaxed);
         let portion = rest.known.portion(rest.from, bound);
         self.recover_shards(rest, portion.clone(), now)?;
-        if portion.end < self.shard_count() {
+        let is_last = portion.end == self.shard_count();
+        if !is_last || portion.start > 0 {
+            // Somebody may wait for them, or for those after them.
             let flush = self.next_flush();
             for index in portion.clone() {
                 let mut shard = self.shard_at(index);
@@ -131,10 +133,12 @@ impl Engine {
             }
             rest.from = portion.end;
             rest.last = (portion, flush);
-            return Ok(Recovery::Portion);
         }
-        *unread = None;
-        Ok(Recovery::Done)
+        if is_last {
+            *unread = None;
+            return Ok(Recovery::Done);
+        }
+        Ok(Recovery::Portion)
     }
 
     fn recover_shards(&self, rest: &mut Unread, portion: Range<usize>, now: Now) -> io::Result<()> {
@@ -260,7 +264,10 @@ impl Known {
             room = left.unwrap_or_default();
             left.is_some()
         };
-        let count = self.operations[from..].iter().take_while(fits).count();
-        from..from + count.max(1).min(self.operations.len() - from)
+        let left = &self.operations[from..];
+        let count = left.iter().take_while(fits).count().max(1);
+        let after = left.iter().skip(count);
+        let empty = after.take_while(|operations| **operations == 0).count();
+        from..from + (count + empty).min(left.len())
     }
 }

@@ -164,6 +164,7 @@ impl Shard {
         let absent = self.absents.take(hash, |absent| absent.id == user)?;
         adjust(&shared.totals.memory, absent.bytes(), 0);
         self.ledger.counts.pending_operations -= absent.pending.len();
+        self.ledger.counts.uncommitted_absents -= usize::from(absent.epoch.is_some());
         Some(*absent)
     }
 
@@ -187,6 +188,12 @@ impl Shard {
             self.ledger.used(shared, resident);
         }
         self.count_memory(shared);
+    }
+
+    /// Whether commits can make something clean without a load.
+    pub fn has_commits(&self) -> bool {
+        let counts = self.ledger.counts;
+        counts.uncommitted_users > counts.uncommitted_absents
     }
 
     /// Queues a user who is not resident for loading, unless that is under way.
@@ -320,6 +327,13 @@ impl Shard {
     /// Keeps an operation that was accepted in an earlier life, for a user who is not resident.
     pub fn recover(&mut self, shared: &Shared, hash: u64, user: Id, operation: Stamped, now: Now) {
         self.keep(shared, hash, user, operation, now).recovered = true;
+        if let Some(absent) = find_absent(&mut self.absents, hash, user)
+            && let Some(epoch @ 1..) = absent.epoch
+        {
+            // Whoever waits for a flush waits for him too.
+            absent.epoch = Some(self.ledger.epochs.enter_first());
+            self.ledger.epochs.leave(epoch);
+        }
         self.count_memory(shared);
     }
 
@@ -368,6 +382,7 @@ impl Shard {
         {
             let (deadline, epoch) = self.ledger.first_change(shared, user, now);
             (absent.deadline, absent.epoch) = (deadline, Some(epoch));
+            self.ledger.counts.uncommitted_absents += 1;
         }
     }
 

@@ -5,12 +5,15 @@
 #[allow(dead_code)]
 #[path = "engine/model.rs"]
 mod model;
+#[allow(dead_code)]
+#[path = "engine/store.rs"]
+mod store;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::{Arc, Once};
 
-use model::{Model, Store};
+use model::Model;
 use proptest::prelude::*;
 use read_states_engine::Policy;
 use read_states_engine::engine::{Config, Engine, Resize, UserOperation};
@@ -21,6 +24,7 @@ use read_states_engine::operation::{Change, Operation};
 use read_states_engine::read::{Found, Query};
 use read_states_engine::read_state::ReadState;
 use read_states_journal::{Journal, Options};
+use store::Store;
 use tempfile::TempDir;
 
 const USERS: Id = 6;

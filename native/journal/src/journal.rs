@@ -15,7 +15,7 @@ use read_states_directory::{Lock, Refused, create};
 use crate::error::{OpenError, Refusal};
 use crate::reader::{Found, Reader};
 use crate::record::{FILLER, MAX_WORDS, Tag, size};
-use crate::segment::{EXTENSION, HEADER, Header, Segment, path, read_header};
+use crate::segment::{EXTENSION, HEADER, Header, Segment, UNIT, path, read_header};
 
 /// Segments that are ready to be next: while one is filled, another is made.
 const SPARES: usize = 2;
@@ -104,7 +104,7 @@ impl Journal {
     ///
     /// If the options are not possible.
     pub fn open(directory: &Path, mut options: Options) -> Result<Self, OpenError> {
-        assert!(options.segment.is_multiple_of(1 << 16) && options.most >= 2);
+        assert!(options.segment.is_multiple_of(UNIT) && options.most >= 2);
         let refused = |refused| match refused {
             Refused::InUse => OpenError::InUse(directory.to_owned()),
             Refused::NotOurs(why) => OpenError::NotOurs(directory.to_owned(), why),
@@ -398,7 +398,7 @@ impl Journal {
             std::mem::take(&mut files.spares)
         };
         let current = Arc::clone(self.current(&crossbeam_epoch::pin()));
-        if current.is_empty() && !self.files.lock().old.is_empty() {
+        if current.is_empty() && self.is_marked_before() {
             // There are others, which have all that counts.
             left.push_back(current);
         }
@@ -406,6 +406,15 @@ impl Journal {
         let removed = removed.fold(Ok(()), Result::and);
         let released = self.lock.release();
         forgotten.and(synced).and(removed).and(released)
+    }
+
+    /// Whether a segment of an earlier life has the highest mark as well.
+    fn is_marked_before(&self) -> bool {
+        let old = self.files.lock().old.clone();
+        let headers = old.iter();
+        let mut headers =
+            headers.filter_map(|(_, path)| read_header(path, self.options.id_width).ok()?);
+        headers.any(|header| header.mark >= self.highest_mark())
     }
 
     fn forget_all(&self) -> io::Result<()> {

@@ -6,9 +6,9 @@ use std::mem;
 use std::path::{Path, PathBuf};
 
 use crate::record::{self, FILLER, Tag, size};
-use crate::segment::HEADER;
+use crate::segment::{HEADER, UNIT};
 
-/// Bytes that are no record, before or between records, or instead of any.
+/// Bytes that are no record, before or between records, or instead of any; or that are missing at the end of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// The file.
@@ -114,4 +114,13 @@ fn read_segment(
     // Zeros at the end are room for more.
     let last = bytes[gap..].iter().rposition(|byte| *byte != 0);
     passed(gap, last.map_or(gap, |last| gap + last + 1));
+    let missing = bytes.len().max(1).next_multiple_of(UNIT) - bytes.len();
+    if missing > 0 {
+        damage.push(Damage {
+            path: path.to_owned(),
+            at: bytes.len(),
+            bytes: missing,
+            zero: false,
+        });
+    }
 }

@@ -26,6 +26,9 @@ use crate::record::{self, Tag, size};
 /// Bytes before the first record.
 pub(crate) const HEADER: usize = 128;
 
+/// What the bytes of a file are a multiple of.
+pub(crate) const UNIT: usize = 1 << 16;
+
 /// Where the marks are. They are written in turn, so that one is whole at any moment.
 const MARKS: [usize; 2] = [40, 56];
 
@@ -100,8 +103,8 @@ pub(crate) fn read_header(path: &Path, id_width: u8) -> Result<Option<Header>, O
     if width != u64::from(id_width) {
         return not_ours(format!("its ids have {width} bytes"));
     }
-    let marks = MARKS.iter().filter_map(|at| match words[at / 8..] {
-        [value, sum, ..] if sum == checksum(&[value]) => Some(value),
+    let marks = MARKS.iter().filter_map(|at| match words.get(at / 8..)? {
+        &[value, sum, ..] if sum == checksum(&[value]) => Some(value),
         _ => None,
     });
     let mark = marks.max().unwrap_or_default();

@@ -137,6 +137,36 @@ fn a_mark_outlives_the_segments_and_only_grows() {
 }
 
 #[test]
+fn a_mark_outlives_a_life_in_which_nothing_was_appended() {
+    let root = TempDir::new().unwrap();
+    append(&open(root.path()), 1).unwrap();
+    let journal = open(root.path());
+    journal.mark(9);
+    journal.close(false).unwrap();
+    // Once more, and what is empty is forgotten on the way.
+    let journal = open(root.path());
+    assert_eq!(journal.highest_mark(), 9);
+    let mut reader = journal.reader();
+    reader.for_each(|_, _| ()).unwrap();
+    journal.forget_empty(&reader).unwrap();
+    journal.close(false).unwrap();
+    assert_eq!(open(root.path()).highest_mark(), 9);
+}
+
+#[test]
+fn closed_unused_it_leaves_no_more_files_than_there_were() {
+    let root = TempDir::new().unwrap();
+    let journal = open(root.path());
+    journal.mark(9);
+    append(&journal, 1).unwrap();
+    drop(journal);
+    let before = files(root.path());
+    open(root.path()).close(false).unwrap();
+    assert!(files(root.path()).len() <= before.len());
+    assert_eq!(open(root.path()).highest_mark(), 9);
+}
+
+#[test]
 fn closed_it_is_free_for_the_next_and_forgotten_or_not() {
     let root = TempDir::new().unwrap();
     let first = open(root.path());
@@ -160,6 +190,26 @@ fn its_files_are_the_owners_alone() {
     assert_eq!(mode(&directory), 0o700);
     for name in files(&directory) {
         assert_eq!(mode(&directory.join(name)), 0o600);
+    }
+}
+
+#[test]
+fn a_file_that_is_cut_in_its_header_is_damaged() {
+    for cut in 0..=128 {
+        let root = TempDir::new().unwrap();
+        append(&open(root.path()), 1).unwrap();
+        let path = root.path().join(&files(root.path())[0]);
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_len(cut as u64).unwrap();
+        let (words, damage) = read(&open(root.path()));
+        assert_eq!(words, []);
+        let missing = Damage {
+            path,
+            at: cut,
+            bytes: OPTIONS.segment - cut,
+            zero: false,
+        };
+        assert_eq!(damage, [missing]);
     }
 }
 
@@ -211,6 +261,11 @@ proptest! {
             };
             let expected: Vec<u64> = (0..1_000).filter(whole).collect();
             prop_assert_eq!(&words, &expected);
+            let (end, damage): (Vec<_>, _) = damage.iter().partition(|damage| damage.at == bytes.len());
+            let end: Vec<_> = end.iter().map(|end: &&Damage| end.bytes).collect();
+            let expected_end: Vec<_> = cut.map(|cut| OPTIONS.segment - cut).into_iter().collect();
+            prop_assert_eq!(end, expected_end);
+            let damage: Vec<&Damage> = damage;
             let lost: usize = damage.iter().map(|damage| damage.bytes).sum();
             let hit = 24 * (1_000 - expected.len());
             let missing = (128 + 24_000usize).saturating_sub(bytes.len().max(128));

@@ -19,7 +19,7 @@ pub mod versioned;
 pub use error::StoreError;
 pub use instance::Instance;
 pub use local::Local;
-pub use memory::{Memory, MemoryData};
+pub use memory::{Memory, MemoryData, MemoryTable};
 pub use store::{Page, Store};
 
 #[cfg(test)]

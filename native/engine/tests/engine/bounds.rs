@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::Store;
+use crate::store::Store;
 use read_states_engine::WriteError;
 use read_states_engine::engine::{Config, Engine, Resize, UserOperation, Wake};
 use read_states_engine::id::{Channel, Id};
@@ -193,6 +193,29 @@ fn writes_past_the_dirty_memory_are_refused_and_nothing_accepted_is_lost() {
     commit(&engine, &mut store);
     assert_eq!(store.contents().0.len(), accepted.len());
     engine.apply(1_000_000, &ack(1, 1), LATER).unwrap();
+}
+
+#[test]
+fn what_waits_is_committed_though_the_bound_was_set_below_it() {
+    let engine = engine(Config::default());
+    for user in 0..100 {
+        engine.apply(user, &ack(1, 1), Now::default()).unwrap();
+    }
+    let bounds = Resize {
+        dirty_memory: Some(1),
+        ..Resize::default()
+    };
+    engine.resize(bounds, LATER);
+    engine.flush(0);
+    assert!(engine.begin_commit(0, 100, LATER).is_none());
+    let load = engine.begin_load(0, 10).load.unwrap();
+    load.finish(LATER);
+    // These first.
+    assert!(engine.begin_load(0, 10).load.is_none());
+    let mut store = Store::default();
+    commit(&engine, &mut store);
+    assert_eq!(store.contents().0.len(), 100);
+    assert_eq!(engine.stats().dirty_memory, 0);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::model::{Model, Store};
+use crate::model::Model;
+use crate::store::Store;
 use read_states_engine::batch::{Batch, Entry};
 use read_states_engine::engine::{Config, Engine, Resize, UserOperation};
 use read_states_engine::id::{Channel, Id};

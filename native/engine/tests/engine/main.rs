@@ -1,7 +1,7 @@
 //! The engine from outside: through its public API, against a plain model.
 
 mod bounds;
-mod histories;
 mod large_users;
 mod model;
+mod store;
 mod threads;

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::model::{Model, Store};
+use crate::model::Model;
+use crate::store::Store;
 use parking_lot::Mutex;
 use read_states_engine::Policy;
 use read_states_engine::engine::{Config, Engine, UserOperation};
