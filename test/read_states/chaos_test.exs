@@ -5,7 +5,7 @@ defmodule ReadStates.ChaosTest do
   # fails at random, with room for a tenth of the read states. Each process has users of its own, so it knows what every
   # read has to return.
 
-  alias ReadStates.Instance
+  alias ReadStates.{Call, Instance}
 
   @moduletag timeout: 600_000
   @moduletag :tmp_dir
@@ -183,7 +183,7 @@ defmodule ReadStates.ChaosTest do
 
   defp call(_n, name, process, model) do
     operation = operation(process)
-    assert carry_out(name, operation) == :ok
+    assert Call.carry_out(name, operation) == :ok
     Model.operation(model, operation)
   end
 
@@ -208,15 +208,6 @@ defmodule ReadStates.ChaosTest do
       n when n < 100 -> {:decrement, user, channel, message, 1, counter()}
       _ -> {:increment, user, channel, message, 1, counter()}
     end
-  end
-
-  defp carry_out(name, {tag, user, channel, message, by, counter}) do
-    apply(ReadStates, tag, [name, user, channel, message, [by: by, counter: counter]])
-  end
-
-  defp carry_out(name, operation) do
-    [tag | arguments] = Tuple.to_list(operation)
-    apply(ReadStates, tag, [name | arguments])
   end
 
   defp user(process), do: user(process, :rand.uniform(@users))
