@@ -89,31 +89,28 @@ defmodule ReadStates.Soak do
     )
   end
 
-  @doc "Says of each figure of the samples how it went, and returns whether none grew by more than it may."
+  @doc """
+  Says of each figure of the samples how it went, and returns whether none grew by more than it may, as far as that can
+  be told from its ups and downs.
+  """
   def flat?(samples, say) do
     mean = Map.new(Sample.figures(), fn figure -> {figure, mean(samples, figure)} end)
+    {first, second} = Enum.split(samples, div(length(samples), 2))
 
     say.(
-      "The last #{length(samples)} samples: means of their first and second half, and rise of the line through them:"
+      "The last #{length(samples)} samples: means of their halves, rise of the line through them and its standard error"
     )
 
-    say.(row(["", "", "first", "second", "rise", "at most"]))
+    say.(row(["", "", "first", "second", "rise", "error", "at most"]))
 
     verdicts =
       for {figure, tolerance} <- Sample.tolerances(mean) do
-        {first, second} = Enum.split(samples, div(length(samples), 2))
-        rise = Trend.rise(for sample <- samples, do: Map.fetch!(sample, figure))
-        verdict = if rise > tolerance, do: "GROWS", else: "ok"
-
-        values =
-          Enum.map(
-            [mean(first, figure), mean(second, figure), rise, tolerance],
-            &Sample.show(figure, &1)
-          )
-
-        say.(row([verdict, figure | values]))
-
-        rise <= tolerance
+        {rise, error} = Trend.rise(for sample <- samples, do: Map.fetch!(sample, figure))
+        flat? = rise - 2 * error <= tolerance
+        values = [mean(first, figure), mean(second, figure), rise, error, tolerance]
+        shown = Enum.map(values, &Sample.show(figure, &1))
+        say.(row([if(flat?, do: "ok", else: "GROWS"), figure | shown]))
+        flat?
       end
 
     Enum.all?(verdicts)

@@ -45,7 +45,8 @@ defmodule ReadStates.Soak.Sample do
     [
       rss: 0.05 * mean.rss + 16 * @mib,
       beam: 0.05 * mean.beam + 8 * @mib,
-      memory: 0.05 * mean.memory + @mib,
+      # What is dirty is part of it.
+      memory: 0.05 * mean.memory + 0.25 * mean.dirty + 4 * @mib,
       dirty: 0.25 * mean.dirty + 4 * @mib,
       reusable: 0.1 * mean.reusable + 8 * @mib,
       journal: 0.25 * mean.journal + 8 * @mib,
@@ -53,7 +54,7 @@ defmodule ReadStates.Soak.Sample do
       states: 0.05 * mean.states + 1_000,
       load_queue: 0.25 * mean.load_queue + 1_000,
       pending: 0.25 * mean.pending + 25_000,
-      channels: 0.1 * mean.channels + 1_000,
+      channels: 0.25 * mean.channels + 1_000,
       mailbox: 100,
       processes: 20,
       files: 20,
