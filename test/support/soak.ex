@@ -37,7 +37,8 @@ defmodule ReadStates.Soak do
     ]
 
     {:ok, instance} = ReadStates.start_link(options ++ @options)
-    load = Load.new(__MODULE__, @processes, users, seconds)
+    # A second more, so that the last sample is of full load too.
+    load = Load.new(__MODULE__, @processes, users, seconds + 1)
     tasks = Load.start(load)
     say.(heading())
 
