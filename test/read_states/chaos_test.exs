@@ -1,60 +1,84 @@
 defmodule ReadStates.ChaosTest do
   use ReadStates.InstanceCase, async: true
 
-  # 200,000 calls from 50 processes while the processes of the instance are killed at random, or the store
-  # fails at random, with room for a tenth of the read states. Each process has users of its own, so it knows what every
-  # read has to return.
+  # Calls from 50 processes while the processes of the instance are killed in turn, or the store fails at random, with
+  # room for a tenth of the read states. Each process has users of its own, so it knows what every read has to return.
 
-  alias ReadStates.Instance
+  alias ReadStates.{Call, Instance}
 
   @moduletag timeout: 600_000
   @moduletag :tmp_dir
 
   @processes 50
-  @calls 4_000
   @users 8
   @channels 50
   @capacity div(@processes * @users * @channels, 10)
 
-  for store <- [Memory, Local] do
-    test "nothing is lost with processes that are killed, on #{inspect(store)}", context do
-      %{name: name, tmp_dir: tmp_dir} = context
-
+  # With what, how many calls of each process, and how many calls at most between two kills.
+  for {what, journal, calls, pause} <- [
+        {"without a journal", false, 4_000, 400},
+        {"with a journal", [], 4_000, 400},
+        {"with a journal whose sync each write waits for", [sync_every: 0], 800, 100}
+      ],
+      store <- [Memory, Local],
+      # A journal is of any store, and here of the one that has it by default.
+      journal == false == (store == Memory) do
+    test "nothing is lost with processes that are killed, on #{inspect(store)} #{what}",
+         %{name: name, tmp_dir: tmp_dir} do
       opts =
         case unquote(store) do
           Memory -> [data: Memory.new()]
           Local -> [path: Path.join(tmp_dir, "store")]
         end
 
-      killed = run(name, {unquote(store), opts}, &kill(name, &1, %{}))
-      for process <- [name, :task | Instance.processes(name)], do: assert(killed[process] > 0)
+      opts = [store: {unquote(store), opts}, journal: unquote(journal)]
+
+      killed =
+        run(name, opts, unquote(calls), fn calls ->
+          victims = [name, :task | Map.keys(processes(name))]
+          kill(name, Stream.cycle(victims), calls, unquote(pause))
+        end)
+
+      journaling = if unquote(journal), do: [:syncer, :archivist], else: []
+      roles = [:keeper, :steward, :drainer, :tasks | journaling]
+      parts = for partition <- 0..1, role <- [:loader, :committer], do: {role, partition}
+
+      expected =
+        for(role <- roles, do: apply(Instance, role, [name])) ++
+          for {role, partition} <- parts, do: apply(Instance, role, [name, partition])
+
+      # Of each as often as of the others.
+      assert Enum.sort(Map.keys(killed)) == Enum.sort([name, :task | expected])
+      assert Enum.min(Map.values(killed)) >= 5
     end
   end
 
-  test "nothing is lost with a store that fails", %{name: name} do
+  test "nothing is lost with a store that fails, and no process dies of it", %{name: name} do
     faults = start_faults!()
-    run(name, faulty(faults), &fail(faults, &1))
+
+    {before, afterwards} =
+      run(name, [store: faulty(faults)], 4_000, fn calls ->
+        before = processes(name)
+        fail(faults, calls)
+        {before, processes(name)}
+      end)
+
+    assert before == afterwards
   end
 
   # `disturb` is called with the counter of the calls.
-  defp run(name, store, disturb) do
-    opts = [
-      store: store,
-      capacity: @capacity,
-      commit_after: 200,
-      counters: [:mention_count, :replies]
-    ]
-
+  defp run(name, opts, calls_each, disturb) do
+    opts = [capacity: @capacity, commit_after: 200, counters: [:mention_count, :replies]] ++ opts
     start!(name, opts)
     calls = :counters.new(1, [])
     disturber = Task.async(fn -> disturb.(calls) end)
 
     models =
       1..@processes
-      |> Enum.map(&Task.async(fn -> work(name, &1, calls) end))
+      |> Enum.map(&Task.async(fn -> work(name, &1, calls, calls_each) end))
       |> Task.await_many(:infinity)
 
-    assert :counters.get(calls, 1) == 200_000
+    assert :counters.get(calls, 1) == @processes * calls_each
     send(disturber.pid, :stop)
     disturbed = Task.await(disturber, :infinity)
     assert ReadStates.stats(name).evictions > 100
@@ -67,6 +91,14 @@ defmodule ReadStates.ChaosTest do
     restart!(name, opts)
     assert read(name, users()) == expected
     disturbed
+  end
+
+  # Those below the supervisor, by name.
+  defp processes(name) do
+    for {_id, pid, _type, _modules} <- Supervisor.which_children(name), into: %{} do
+      {:registered_name, process} = Process.info(pid, :registered_name)
+      {process, pid}
+    end
   end
 
   # Until told to stop.
@@ -91,14 +123,13 @@ defmodule ReadStates.ChaosTest do
   end
 
   # Until told to stop; returns how often each was killed.
-  defp kill(name, calls, killed) do
-    if stop?(calls, 400) do
-      killed
-    else
-      process = Enum.random([name, :task | Instance.processes(name)])
-      killed? = if pid = find(name, process), do: Process.exit(pid, :kill)
-      kill(name, calls, if(killed?, do: Map.update(killed, process, 1, &(&1 + 1)), else: killed))
-    end
+  defp kill(name, victims, calls, pause) do
+    Enum.reduce_while(victims, %{}, fn process, killed ->
+      pid = find(name, process)
+      if pid, do: Process.exit(pid, :kill)
+      killed = if pid, do: Map.update(killed, process, 1, &(&1 + 1)), else: killed
+      {if(stop?(calls, pause), do: :halt, else: :cont), killed}
+    end)
   end
 
   # Waits until up to so many calls more have returned, so that on a slow machine too there is time to recover.
@@ -124,17 +155,18 @@ defmodule ReadStates.ChaosTest do
 
   defp find(_name, process), do: Process.whereis(process)
 
-  defp users, do: for(process <- 1..@processes, number <- 1..@users, do: user(process, number))
+  defp users, do: Enum.flat_map(1..@processes, &users/1)
+  defp users(process), do: Enum.map(1..@users, &user(process, &1))
 
   # Half of them are bignums.
   defp user(process, number) when rem(number, 2) == 0, do: process * 1_000 + number
   defp user(process, number), do: @max - process * 1_000 - number
 
   # The model of the process's users after all its calls.
-  defp work(name, process, calls) do
+  defp work(name, process, calls, calls_each) do
     :rand.seed(:exsss, {ExUnit.configuration()[:seed], process, 0})
 
-    for n <- 1..@calls, reduce: %Model{names: [:mention_count, :replies]} do
+    for n <- 1..calls_each, reduce: %Model{names: [:mention_count, :replies]} do
       model ->
         # Gives others a turn.
         if rem(n, 50) == 0, do: Process.sleep(:rand.uniform(20))
@@ -181,9 +213,23 @@ defmodule ReadStates.ChaosTest do
     Model.update(model, for(user <- users, do: {:increment, user, channel, message, 1}))
   end
 
+  defp call(8, name, process, model) do
+    # Documented are these answers, and no others.
+    case :rand.uniform(20) do
+      1 ->
+        assert ReadStates.commit(name) in [:ok, {:error, :store_unavailable}]
+
+      _ ->
+        assert answer(fn -> with :ok <- ReadStates.load(name, users(process)), do: {:ok, :ok} end) ==
+                 :ok
+    end
+
+    model
+  end
+
   defp call(_n, name, process, model) do
     operation = operation(process)
-    assert carry_out(name, operation) == :ok
+    assert Call.carry_out(name, operation) == :ok
     Model.operation(model, operation)
   end
 
@@ -208,15 +254,6 @@ defmodule ReadStates.ChaosTest do
       n when n < 100 -> {:decrement, user, channel, message, 1, counter()}
       _ -> {:increment, user, channel, message, 1, counter()}
     end
-  end
-
-  defp carry_out(name, {tag, user, channel, message, by, counter}) do
-    apply(ReadStates, tag, [name, user, channel, message, [by: by, counter: counter]])
-  end
-
-  defp carry_out(name, operation) do
-    [tag | arguments] = Tuple.to_list(operation)
-    apply(ReadStates, tag, [name | arguments])
   end
 
   defp user(process), do: user(process, :rand.uniform(@users))

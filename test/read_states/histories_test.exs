@@ -5,7 +5,7 @@ defmodule ReadStates.HistoriesTest do
   # every read returns the same.
 
   alias :proper_types, as: Type
-  alias ReadStates.{Instance, StoreContract}
+  alias ReadStates.{Call, Instance, StoreContract}
 
   @compile {:no_warn_undefined, [:proper, :proper_types]}
 
@@ -229,26 +229,13 @@ defmodule ReadStates.HistoriesTest do
 
   defp step(operation, model, %{name: name} = history) do
     operation = concrete(operation, history)
-    :ok = carry_out(name, operation)
+    :ok = Call.carry_out(name, operation)
     Model.operation(model, operation)
   end
 
   defp go_on(%{faults: faults}) do
     FaultyStore.set(faults, :load, nil)
     FaultyStore.set(faults, :commit, nil)
-  end
-
-  defp carry_out(name, {tag, user, channel, message, by, counter}) do
-    apply(ReadStates, tag, [name, user, channel, message, [by: by, counter: counter]])
-  end
-
-  defp carry_out(name, {tag, user, channel, message, by}) when tag in [:increment, :decrement] do
-    apply(ReadStates, tag, [name, user, channel, message, [by: by]])
-  end
-
-  defp carry_out(name, operation) do
-    [tag | arguments] = Tuple.to_list(operation)
-    apply(ReadStates, tag, [name | arguments])
   end
 
   defp concrete(operation, history) do

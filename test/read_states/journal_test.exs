@@ -204,6 +204,35 @@ defmodule ReadStates.JournalTest do
            }
   end
 
+  test "commits that write deletes down at its bound do not let others past it", %{
+    name: name,
+    tmp_dir: dir
+  } do
+    faults = start_faults!()
+    start!(name, store: faulty(faults), journal: journal(dir), commit_after: 20)
+    :ok = ReadStates.load(name, [1])
+    FaultyStore.set(faults, :load, :hang)
+    # It is not committed, and neither do the segments go that were begun after it.
+    :ok = ReadStates.ack(name, 2, 10, 1)
+
+    # Until it stays refused, or never would be.
+    Enum.find(Stream.iterate(1, &(&1 + 1)), fn message ->
+      acks = for n <- 1..500, do: {:ack, 1, 10, 500 * message + n}
+
+      refused? =
+        Enum.all?(1..50, fn _try ->
+          ReadStates.update(name, acks) == {:error, :overloaded} && Process.sleep(10) == :ok
+        end)
+
+      # A delete for the next commit.
+      ReadStates.delete(name, 1, 10)
+      refused? or ReadStates.stats(name).journal_size > 2 * @size
+    end)
+
+    # The deletes have taken some room beyond it.
+    assert ReadStates.stats(name).journal_size <= @size + div(@size, 16)
+  end
+
   test "with sync_every: 0 calls of many processes are answered once they are synced",
        %{name: name, tmp_dir: dir} do
     start!(name, journal: journal(dir, sync_every: 0))

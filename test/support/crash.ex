@@ -8,7 +8,7 @@ defmodule ReadStates.Crash do
   processes also count in one read state.
   """
 
-  alias ReadStates.{Model, OtherVM}
+  alias ReadStates.{Call, Model, OtherVM}
 
   @processes 20
   @users 5
@@ -216,7 +216,7 @@ defmodule ReadStates.Crash do
   end
 
   defp work_on(file, process, number) do
-    case carry_out(operation(process, number)) do
+    case Call.carry_out(__MODULE__, operation(process, number)) do
       :ok ->
         :ok = :file.pwrite(file, 0, <<number::64>>)
         work_on(file, process, number + 1)
@@ -230,23 +230,6 @@ defmodule ReadStates.Crash do
     end
   end
 
-  defp carry_out({:update, operations}), do: ReadStates.update(__MODULE__, operations)
-
-  defp carry_out({:increment_all, users, channel, message}),
-    do: ReadStates.increment(__MODULE__, users, channel, message)
-
-  defp carry_out(operation) do
-    [function | arguments] = Tuple.to_list(operation)
-
-    case {function, arguments} do
-      {function, [user, channel, message, by]} when function in [:increment, :decrement] ->
-        apply(ReadStates, function, [__MODULE__, user, channel, message, [by: by]])
-
-      {function, arguments} ->
-        apply(ReadStates, function, [__MODULE__ | arguments])
-    end
-  end
-
   defp advance(model, process, number, done) do
     Enum.reduce((number + 1)..done//1, model, &apply_operation(&2, process, &1))
   end
@@ -256,14 +239,8 @@ defmodule ReadStates.Crash do
       {:increment, @shared_user, _channel, _message, _by} ->
         model
 
-      {:update, operations} ->
-        Model.update(model, operations)
-
-      {:increment_all, users, channel, message} ->
-        Model.update(model, for(user <- users, do: {:increment, user, channel, message, 1}))
-
-      operation ->
-        Model.operation(model, operation)
+      call ->
+        Model.update(model, Call.operations(call))
     end
   end
 
@@ -281,7 +258,7 @@ defmodule ReadStates.Crash do
     cond do
       what <= 700 -> elem(single(process, number, random), 0)
       what <= 850 -> {:increment, @shared_user, @shared_channel, @newest, 1}
-      what <= 900 -> {:increment_all, users(process), rem(number, 7), number}
+      what <= 900 -> {:increment, users(process), rem(number, 7), number, 1}
       what <= 998 -> {:update, several(process, number, random, 40)}
       # More than fits into one piece of the journal.
       true -> {:update, several(process, number, random, 2_000)}

@@ -52,6 +52,11 @@ defmodule ReadStates.Model do
     Enum.sum(for state <- list(model, user), do: state.counters[counter])
   end
 
+  @doc "As the call of `ReadStates.Call`, which reads, returns it behind `:ok`."
+  def answer(model, {:get, user, channel}), do: get(model, user, channel)
+  def answer(model, {:list, user}), do: list(model, user)
+  def answer(model, {:total, user, counter}), do: total(model, user, counter)
+
   @doc "What the rows among a store's entries amount to."
   def of_entries(entries, names) do
     for %Row{} = row <- entries, reduce: %__MODULE__{names: names} do

@@ -53,6 +53,9 @@ pub struct Journal {
     /// Never null.
     current: Atomic<Arc<Segment>>,
     wants_next: AtomicBool,
+    /// Whether it is larger than it may become, for the sake of what had to be appended anyway: then the room that is
+    /// left in the current segment is for nothing else.
+    past_bound: AtomicBool,
     /// The highest of all.
     mark: AtomicU64,
     files: Mutex<Files>,
@@ -136,6 +139,7 @@ impl Journal {
             options,
             current: Atomic::new(first),
             wants_next: AtomicBool::new(false),
+            past_bound: AtomicBool::new(false),
             mark: AtomicU64::new(mark),
             files: Mutex::new(files),
             making: Mutex::new(()),
@@ -195,9 +199,22 @@ impl Journal {
         Ok(())
     }
 
-    /// Takes room, in the next segment if there is not enough in this one.
+    /// Takes room, unless what is left is for others.
     #[inline]
     fn take<'g>(
+        &self,
+        bytes: usize,
+        guard: &'g Guard,
+    ) -> Result<(&'g Arc<Segment>, usize), Refusal> {
+        if self.past_bound.load(Relaxed) {
+            return Err(Refusal::Full);
+        }
+        self.take_anyway(bytes, guard)
+    }
+
+    /// Takes room, in the next segment if there is not enough in this one.
+    #[inline]
+    fn take_anyway<'g>(
         &self,
         bytes: usize,
         guard: &'g Guard,
@@ -318,6 +335,9 @@ impl Journal {
             let mut files = self.files.lock();
             // Whatever comes of it, who appends need not ask for it again.
             self.wants_next.store(false, Relaxed);
+            if files.count() <= self.options.most {
+                self.past_bound.store(false, Relaxed);
+            }
             if files.closed || files.spares.len() >= wanted {
                 return Ok(());
             }
@@ -433,12 +453,21 @@ impl Journal {
     /// Appends a record even if that takes the journal past its bound, and waits for the disk if it must. The next sync has it.
     pub fn append_anyway(&self, tag: Tag, words: &[u64], guard: &Guard) -> io::Result<()> {
         loop {
-            if let Ok((segment, at)) = self.take(size(words.len()), guard) {
+            if let Ok((segment, at)) = self.take_anyway(size(words.len()), guard) {
                 segment.write(at, tag, words);
                 segment.written(at);
                 return Ok(());
             }
             let _making = self.making.lock();
+            let files = self.files.lock();
+            if !files.spares.is_empty() {
+                continue;
+            }
+            if files.count() >= self.options.most {
+                // Before it is there: else each of these would let others in, for a whole segment.
+                self.past_bound.store(true, Relaxed);
+            }
+            drop(files);
             self.make()?;
         }
     }

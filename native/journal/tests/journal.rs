@@ -91,6 +91,28 @@ fn it_is_full_at_its_bound_until_something_is_forgotten() {
 }
 
 #[test]
+fn what_is_appended_anyway_takes_it_past_its_bound_and_lets_nobody_else() {
+    let root = TempDir::new().unwrap();
+    let journal = open(root.path());
+    while append(&journal, 0).is_ok() {
+        journal.prepare().unwrap();
+    }
+    for word in 0..100 {
+        journal.append_anyway(TAG, &[word, !word], &pin()).unwrap();
+        journal.prepare().unwrap();
+        assert_eq!(append(&journal, 0), Err(Refusal::Full));
+        let reserved = journal.reserve([2].into_iter(), &pin());
+        assert_eq!(reserved.err(), Some(Refusal::Full));
+    }
+    assert_eq!(journal.figures().bytes, 5 << 16);
+    // With four segments it is at its bound again, and the room that is left may be taken.
+    journal.forget(0).unwrap();
+    journal.prepare().unwrap();
+    assert_eq!(append(&journal, 0), Ok(()));
+    assert_eq!(journal.figures().bytes, 4 << 16);
+}
+
+#[test]
 fn a_reservation_is_written_in_any_order_and_leaves_no_gap() {
     let root = TempDir::new().unwrap();
     let journal = open(root.path());
@@ -148,7 +170,7 @@ fn a_mark_outlives_a_life_in_which_nothing_was_appended() {
     assert_eq!(journal.highest_mark(), 9);
     let mut reader = journal.reader();
     reader.for_each(|_, _| ()).unwrap();
-    journal.forget_empty(&reader).unwrap();
+    journal.forget_empty(&mut reader).unwrap();
     journal.close(false).unwrap();
     assert_eq!(open(root.path()).highest_mark(), 9);
 }
