@@ -33,7 +33,7 @@ defmodule ReadStates.Committer do
     state = %{
       instance: instance,
       partition: partition,
-      calls: StoreCalls.new(Instance.tasks(name), most: @most_calls, timeout: @timeout),
+      calls: StoreCalls.new(instance, most: @most_calls, timeout: @timeout),
       tick: tick(instance.options.commit_after),
       gathering: false,
       # Who asked for a commit, with the flush each waits for.
@@ -118,16 +118,16 @@ defmodule ReadStates.Committer do
   end
 
   # In the task.
-  defp write(%{store: {module, store}, options: options}, commit, batch) do
-    with :ok <- write_ahead(options.journal, commit) do
+  defp write(instance, commit, batch) do
+    {module, store} = Instance.store(instance)
+
+    with :ok <- write_ahead(instance.options.journal, commit) do
       case module.commit(store, %Batch{binary: batch}) do
         :ok -> {:ok, Native.commit_succeeded(commit)}
         {:error, reason} -> {:error, reason}
         other -> {:error, {:bad_return, other}}
       end
     end
-  rescue
-    exception -> {:error, {exception, __STACKTRACE__}}
   end
 
   defp write_ahead(nil, _commit), do: :ok

@@ -55,7 +55,7 @@ defmodule ReadStates.Loader do
     state = %{
       instance: instance,
       partition: partition,
-      calls: StoreCalls.new(Instance.tasks(name), most: @most_calls, timeout: @timeout),
+      calls: StoreCalls.new(instance, most: @most_calls, timeout: @timeout),
       # The callers who wait, and by user which of them wait for him.
       callers: %{},
       waiting: %{},
@@ -122,14 +122,14 @@ defmodule ReadStates.Loader do
   end
 
   # In the task: the store's pages go to the engine as they come.
-  defp read(%{store: {module, store}}, load, users) do
+  defp read(instance, load, users) do
+    {module, store} = Instance.store(instance)
+
     if function_exported?(module, :load_into, 2) do
       module.load_into(store, load)
     else
       read_pages(module, store, load, users, nil, 0)
     end
-  rescue
-    exception -> {:error, {exception, __STACKTRACE__}}
   end
 
   defp read_pages(module, store, load, users, cursor, entries) do

@@ -52,8 +52,9 @@ defmodule ReadStates.InstanceCase do
 
   @doc "What the store of a running instance has, see `ReadStates.Model`."
   def stored(name) do
-    %{store: {module, store}, counters: counters} = Instance.fetch!(name)
-    Model.of_entries(StoreContract.scan(module, store), counters).users
+    instance = Instance.fetch!(name)
+    {module, store} = Instance.store(instance)
+    Model.of_entries(StoreContract.scan(module, store), instance.counters).users
   end
 
   @doc "What the instance has of these users, see `ReadStates.Model`."
