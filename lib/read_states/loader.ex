@@ -216,14 +216,18 @@ defmodule ReadStates.Loader do
     end
   end
 
-  # Once a second: forgets callers who have given up, and asks the engine again for users who
+  # Once a second: forgets callers who have given up or died, and asks the engine again for users who
   # are in no load of this loader, which may have followed one that died.
   defp sweep(%{swept: swept} = state) do
     if map_size(state.waiting) == 0 or now() - swept < 1_000 do
       state
     else
       now = now()
-      callers = Map.filter(state.callers, fn {_caller, {_, _, deadline}} -> deadline > now end)
+
+      callers =
+        Map.filter(state.callers, fn {_caller, {{pid, _tag}, _rest, deadline}} ->
+          deadline > now and Process.alive?(pid)
+        end)
 
       waiting =
         for {user, waiters} <- state.waiting,
