@@ -67,6 +67,16 @@ defmodule ReadStates.InstanceCase do
     Map.new(states, &{{&1.kind, &1.channel}, {&1.last_message_id, &1.counters}})
   end
 
+  @doc "The length of the longest mailbox of the instance's processes."
+  def longest_mailbox(name) do
+    Enum.max(
+      for process <- [name | Instance.processes(name)],
+          pid = Process.whereis(process),
+          {:message_queue_len, length} <- [Process.info(pid, :message_queue_len)],
+          do: length
+    )
+  end
+
   @doc "Evicts whoever is clean, by capacity."
   def evict(name) do
     %{capacity: capacity} = ReadStates.stats(name)
