@@ -106,7 +106,7 @@ defmodule ReadStates.Committer do
 
       # Users who are due and not resident have been queued.
       if Native.load_queue(instance.engine) > 0 do
-        Instance.wake(Instance.loader(instance.name, state.partition))
+        Instance.wake_idle(Instance.loader(instance.name, state.partition))
       end
 
       case begun do

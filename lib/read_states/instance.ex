@@ -220,6 +220,17 @@ defmodule ReadStates.Instance do
 
   def wake(process) when is_atom(process), do: tell(process, :wake)
 
+  # For one that looks at the engine whatever message it gets: those it has not read yet will do, and
+  # however often it is woken while it is busy, they do not pile up.
+  def wake_idle(process) do
+    with pid when is_pid(pid) <- Process.whereis(process),
+         {:message_queue_len, 0} <- Process.info(pid, :message_queue_len) do
+      wake(process)
+    end
+
+    :ok
+  end
+
   # Those of a role in all partitions: `&committer/2` or `&loader/2`.
   def wake_all(name, role) do
     for partition <- 0..(@partitions - 1), do: wake(role.(name, partition))

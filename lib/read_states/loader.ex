@@ -93,8 +93,9 @@ defmodule ReadStates.Loader do
       {:again, calls} ->
         {:noreply, load(%{state | calls: calls})}
 
+      # As for every message, see Instance.wake_idle/1.
       {:ignore, calls} ->
-        {:noreply, %{state | calls: calls}}
+        {:noreply, load(%{state | calls: calls})}
     end
   end
 

@@ -47,21 +47,13 @@ defmodule ReadStates.Steward do
   end
 
   defp tend(%{instance: %{name: name, engine: engine}} = state) do
-    wake_idle(Instance.archivist(name))
+    # Not there without a journal. It may wait for the disk for long.
+    Instance.wake_idle(Instance.archivist(name))
 
     Instance.wake_all(name, &Instance.committer/2)
     Instance.wake_all(name, &Instance.loader/2)
     Native.tidy(engine)
     state
-  end
-
-  # The archivist waits for the disk, which may take long: a message it has not read yet will do.
-  # Without a journal it is not there.
-  defp wake_idle(process) do
-    with pid when is_pid(pid) <- Process.whereis(process),
-         {:message_queue_len, 0} <- Process.info(pid, :message_queue_len) do
-      Instance.wake(process)
-    end
   end
 
   defp report(%{instance: %{telemetry: false}} = state), do: state

@@ -220,13 +220,15 @@ defmodule ReadStates.BoundsTest do
         start!(name,
           store: faulty(faults),
           commit_after: 0,
-          journal: [path: Path.join(tmp_dir, "journal"), sync_every: 10],
-          load_timeout: 10_000
+          journal: [path: Path.join(tmp_dir, "journal"), sync_every: 10]
         )
 
         away(faults, unquote(Macro.escape(fault)))
-        # A message of each caller to each partition, and some of the processes among themselves.
-        assert come_and_go(name, 10_000, 50) <= 100
+        # What logs the failure is loaded.
+        come_and_go(name, 100, 10)
+
+        # Of callers who are there, of some who were killed a moment ago, and of the processes among themselves.
+        assert come_and_go(name, 10_000, 50) <= 200
         eventually(fn -> longest_mailbox(name) == 0 end)
 
         # Nor are they kept in another place.
