@@ -68,7 +68,7 @@ defmodule ReadStates.SecretTest do
     opts = [
       password: password,
       url: "ecto://me:#{address}@host/base",
-      ssl: [keys: %{"password" => 'charlist#{number}'}],
+      ssl: [keys: %{"password" => ~c"charlist#{number}"}],
       nodes: ["cql://me:node#{number}%40@host"],
       data: Memory.new(),
       faults: faults
@@ -238,11 +238,11 @@ defmodule ReadStates.SecretTest do
     options = Secret.seal(user: "me", password: "hidden", port: 1, token: nil, secret: "")
 
     reason =
-      {:refused, ["me", %{"hidden" => 'so hidden'} | "xhiddenx"],
+      {:refused, ["me", %{"hidden" => ~c"so hidden"} | "xhiddenx"],
        %ArgumentError{message: "hidden"}}
 
     assert Secret.hide(reason, options) ==
-             {:refused, ["me", %{"[hidden]" => 'so [hidden]'} | "x[hidden]x"],
+             {:refused, ["me", %{"[hidden]" => ~c"so [hidden]"} | "x[hidden]x"],
               %ArgumentError{message: "[hidden]"}}
 
     assert Secret.hide(<<1::3>>, options) == <<1::3>>

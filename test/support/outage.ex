@@ -34,7 +34,6 @@ defmodule ReadStates.Outage do
     :hang,
     {:then_return, {:error, :away}},
     {:late, 300},
-    {:slow, 200},
     {:do, &__MODULE__.fall_over/0}
   ]
 
