@@ -280,7 +280,7 @@ defmodule ReadStates.LoadingTest do
   defp waiting(name) do
     for partition <- 0..(Instance.partitions() - 1), reduce: {0, 0} do
       {callers, users} ->
-        state = :sys.get_state(Instance.loader(name, partition))
+        state = :sys.get_state(Instance.loader(name, partition), :infinity)
         {callers + map_size(state.callers), users + map_size(state.waiting)}
     end
   end
