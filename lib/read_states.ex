@@ -146,7 +146,7 @@ defmodule ReadStates do
   def child_spec(opts) do
     %{
       id: {__MODULE__, Options.new!(opts).name},
-      start: {__MODULE__, :start_link, [opts]},
+      start: {__MODULE__, :start_link, [Options.seal(opts)]},
       type: :supervisor,
       shutdown: :infinity
     }

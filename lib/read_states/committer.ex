@@ -33,11 +33,11 @@ defmodule ReadStates.Committer do
     state = %{
       instance: instance,
       partition: partition,
-      calls: StoreCalls.new(Instance.tasks(name), most: @most_calls, timeout: @timeout),
+      calls: StoreCalls.new(instance, most: @most_calls, timeout: @timeout),
       tick: tick(instance.options.commit_after),
       gathering: false,
-      # Who asked for a commit, with the flush each waits for.
-      flushes: []
+      # Who asked for a commit, with the flush each waits for, in the order in which they are done.
+      flushes: :queue.new()
     }
 
     {:ok, state, {:continue, :commit}}
@@ -55,28 +55,33 @@ defmodule ReadStates.Committer do
   @impl true
   def handle_call(:commit, from, state) do
     flush = Native.flush(state.instance.engine, state.partition)
-    state = commit(%{state | flushes: [{from, flush} | state.flushes]})
+    state = commit(%{state | flushes: :queue.in({from, flush}, state.flushes)})
     {:noreply, answer_flushed(state)}
   end
 
   @impl true
   def handle_info(:tick, state) do
     Process.send_after(self(), :tick, state.tick)
-    {:noreply, commit(state)}
+    {:noreply, state |> forget_dead() |> commit()}
   end
 
   def handle_info(:wake, state), do: {:noreply, state |> commit() |> answer_flushed()}
 
   def handle_info(:gathered, state), do: handle_info(:wake, %{state | gathering: false})
 
-  def handle_info(:loaded, %{flushes: [], gathering: false} = state) do
-    Process.send_after(self(), :gathered, @gather)
-    {:noreply, %{state | gathering: true}}
+  def handle_info(:loaded, state) do
+    cond do
+      not :queue.is_empty(state.flushes) ->
+        handle_info(:wake, state)
+
+      state.gathering ->
+        {:noreply, state}
+
+      true ->
+        Process.send_after(self(), :gathered, @gather)
+        {:noreply, %{state | gathering: true}}
+    end
   end
-
-  def handle_info(:loaded, %{flushes: []} = state), do: {:noreply, state}
-
-  def handle_info(:loaded, state), do: handle_info(:wake, state)
 
   def handle_info(:load_failed, state), do: {:noreply, answer_failed(state)}
 
@@ -101,7 +106,7 @@ defmodule ReadStates.Committer do
 
       # Users who are due and not resident have been queued.
       if Native.load_queue(instance.engine) > 0 do
-        Instance.wake(Instance.loader(instance.name, state.partition))
+        Instance.wake_idle(Instance.loader(instance.name, state.partition))
       end
 
       case begun do
@@ -118,16 +123,16 @@ defmodule ReadStates.Committer do
   end
 
   # In the task.
-  defp write(%{store: {module, store}, options: options}, commit, batch) do
-    with :ok <- write_ahead(options.journal, commit) do
+  defp write(instance, commit, batch) do
+    {module, store} = Instance.store(instance)
+
+    with :ok <- write_ahead(instance.options.journal, commit) do
       case module.commit(store, %Batch{binary: batch}) do
         :ok -> {:ok, Native.commit_succeeded(commit)}
         {:error, reason} -> {:error, reason}
         other -> {:error, {:bad_return, other}}
       end
     end
-  rescue
-    exception -> {:error, {exception, __STACKTRACE__}}
   end
 
   defp write_ahead(nil, _commit), do: :ok
@@ -167,24 +172,29 @@ defmodule ReadStates.Committer do
 
   defp log_failure(_state, _entries, _reason), do: :ok
 
-  defp answer_flushed(%{flushes: []} = state), do: state
-
+  # Only the first one that is not done is asked for, however many wait.
   defp answer_flushed(%{instance: %{engine: engine}} = state) do
-    {done, waiting} =
-      Enum.split_with(state.flushes, fn {_from, flush} ->
-        Native.is_flushed(engine, state.partition, flush)
-      end)
-
-    Enum.each(done, fn {from, _flush} -> GenServer.reply(from, :ok) end)
-    %{state | flushes: waiting}
+    with {:value, {from, flush}} <- :queue.peek(state.flushes),
+         true <- Native.is_flushed(engine, state.partition, flush) do
+      GenServer.reply(from, :ok)
+      answer_flushed(%{state | flushes: :queue.drop(state.flushes)})
+    else
+      _nobody_or_not_yet -> state
+    end
   end
 
   # What failed stays dirty and is tried again, but who asked need not wait for that.
   defp answer_failed(state) do
-    Enum.each(state.flushes, fn {from, _flush} ->
+    for {from, _flush} <- :queue.to_list(state.flushes) do
       GenServer.reply(from, {:error, :store_unavailable})
-    end)
+    end
 
-    %{state | flushes: []}
+    %{state | flushes: :queue.new()}
+  end
+
+  # Callers are of this node, for its name means nothing on another.
+  defp forget_dead(state) do
+    alive? = fn {{caller, _tag}, _flush} -> Process.alive?(caller) end
+    %{state | flushes: :queue.filter(alive?, state.flushes)}
   end
 end

@@ -3,7 +3,9 @@ defmodule ReadStates.Instance do
   # What a call on an instance needs, in :persistent_term: so the death of any process loses
   # nothing, and a restarted supervisor finds the live engine again.
 
-  alias ReadStates.{Argument, Journal, Native, Options, Stats}
+  require Logger
+
+  alias ReadStates.{Argument, Journal, Native, Options, Secret, Stats}
 
   @enforce_keys [:name, :options, :engine, :store, :counters, :load_timeout, :telemetry]
   defstruct @enforce_keys
@@ -72,7 +74,7 @@ defmodule ReadStates.Instance do
           {:ok, put(build(options, engine, store, telemetry))}
 
         {:error, reason} ->
-          close_store(%{store: store})
+          close_store(%{name: options.name, options: options, store: store})
           {:error, reason}
       end
     end
@@ -97,7 +99,7 @@ defmodule ReadStates.Instance do
   @fixed [:store, :counters, :eviction, :commit_after, :journal]
 
   defp adopt(%{options: before, engine: engine} = instance, options) do
-    if Map.take(before, @fixed) == Map.take(options, @fixed) do
+    if fixed(before) == fixed(options) do
       with {:ok, store} <- reopen_store(instance) do
         # Bounds that were changed at run time stay, unless the options are new.
         if Options.bounds(before) != Options.bounds(options), do: resize(engine, options)
@@ -108,6 +110,8 @@ defmodule ReadStates.Instance do
       replace(instance, options)
     end
   end
+
+  defp fixed(options), do: %{Map.take(options, @fixed) | store: Options.store(options)}
 
   # Other options: nothing of the old engine may be lost, so it must be clean.
   defp replace(instance, options) do
@@ -159,10 +163,17 @@ defmodule ReadStates.Instance do
   end
 
   defp open_store(%{store: {module, opts}} = options) do
-    with {:ok, store, floor} <- module.open(opts, Map.take(options, [:name, :counters])) do
-      {:ok, {module, store}, floor}
+    context = Map.take(options, [:name, :counters])
+
+    case Secret.guard(opts, fn -> module.open(Secret.unseal(opts), context) end) do
+      {:ok, store, floor} -> {:ok, {module, Secret.seal(store)}, floor}
+      {:error, reason} -> {:error, reason}
+      other -> {:error, {:bad_return, Secret.hide(other, opts)}}
     end
   end
+
+  # The store's module, and what it knows itself by.
+  def store(%{store: {module, sealed}}), do: {module, Secret.unseal(sealed)}
 
   defp reopen_store(%{store: nil, options: options}) do
     with {:ok, store, _floor} <- open_store(options), do: {:ok, store}
@@ -203,12 +214,31 @@ defmodule ReadStates.Instance do
   defp left(name), do: :persistent_term.get({ReadStates, :left, name}, nil)
 
   defp close_store(%{store: nil}), do: :ok
-  defp close_store(%{store: {module, store}}), do: module.close(store)
+
+  # One that fails at this is gone all the same.
+  defp close_store(%{name: name, options: %{store: {_module, opts}}} = instance) do
+    {module, store} = store(instance)
+
+    with {:error, reason} <- Secret.guard(opts, fn -> module.close(store) end) do
+      Logger.warning("#{inspect(name)} could not close its store: #{inspect(reason)}")
+    end
+  end
 
   # Somebody has to look after the engine.
   def wake(%{name: name}), do: wake(steward(name))
 
   def wake(process) when is_atom(process), do: tell(process, :wake)
+
+  # For one that looks at the engine whatever message it gets: those it has not read yet will do, and
+  # however often it is woken while it is busy, they do not pile up.
+  def wake_idle(process) do
+    with pid when is_pid(pid) <- Process.whereis(process),
+         {:message_queue_len, 0} <- Process.info(pid, :message_queue_len) do
+      wake(process)
+    end
+
+    :ok
+  end
 
   # Those of a role in all partitions: `&committer/2` or `&loader/2`.
   def wake_all(name, role) do

@@ -5,7 +5,7 @@ defmodule ReadStates.Journal do
 
   require Logger
 
-  alias ReadStates.{Argument, Native}
+  alias ReadStates.{Argument, Native, Options}
   alias ReadStates.Store.Local
 
   @keys [:path, :max_size, :sync_every]
@@ -49,8 +49,8 @@ defmodule ReadStates.Journal do
   defp default_path(_store), do: nil
 
   # {:ok, nil} without a journal. Then the one that the Local store had must be empty.
-  def open(%{journal: nil, store: {Local, _opts} = store}, owner) do
-    path = Path.expand(default_path(store))
+  def open(%{journal: nil, store: {Local, _opts}} = options, owner) do
+    path = options |> Options.store() |> default_path() |> Path.expand()
 
     with [_file | _more] <- Path.wildcard(Path.join(path, "*.journal")),
          {:ok, journal} <- open_files(path, @least_size, owner, false) do

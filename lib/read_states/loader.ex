@@ -55,7 +55,7 @@ defmodule ReadStates.Loader do
     state = %{
       instance: instance,
       partition: partition,
-      calls: StoreCalls.new(Instance.tasks(name), most: @most_calls, timeout: @timeout),
+      calls: StoreCalls.new(instance, most: @most_calls, timeout: @timeout),
       # The callers who wait, and by user which of them wait for him.
       callers: %{},
       waiting: %{},
@@ -93,8 +93,9 @@ defmodule ReadStates.Loader do
       {:again, calls} ->
         {:noreply, load(%{state | calls: calls})}
 
+      # As for every message, see Instance.wake_idle/1.
       {:ignore, calls} ->
-        {:noreply, %{state | calls: calls}}
+        {:noreply, load(%{state | calls: calls})}
     end
   end
 
@@ -122,14 +123,14 @@ defmodule ReadStates.Loader do
   end
 
   # In the task: the store's pages go to the engine as they come.
-  defp read(%{store: {module, store}}, load, users) do
+  defp read(instance, load, users) do
+    {module, store} = Instance.store(instance)
+
     if function_exported?(module, :load_into, 2) do
       module.load_into(store, load)
     else
       read_pages(module, store, load, users, nil, 0)
     end
-  rescue
-    exception -> {:error, {exception, __STACKTRACE__}}
   end
 
   defp read_pages(module, store, load, users, cursor, entries) do
@@ -216,14 +217,18 @@ defmodule ReadStates.Loader do
     end
   end
 
-  # Once a second: forgets callers who have given up, and asks the engine again for users who
+  # Once a second: forgets callers who have given up or died, and asks the engine again for users who
   # are in no load of this loader, which may have followed one that died.
   defp sweep(%{swept: swept} = state) do
     if map_size(state.waiting) == 0 or now() - swept < 1_000 do
       state
     else
       now = now()
-      callers = Map.filter(state.callers, fn {_caller, {_, _, deadline}} -> deadline > now end)
+
+      callers =
+        Map.filter(state.callers, fn {_caller, {{pid, _tag}, _rest, deadline}} ->
+          deadline > now and Process.alive?(pid)
+        end)
 
       waiting =
         for {user, waiters} <- state.waiting,

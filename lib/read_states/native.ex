@@ -73,6 +73,7 @@ defmodule ReadStates.Native do
   def journal_drop(_journal), do: unloaded()
   def recover(_engine), do: unloaded()
   def recover_more(_engine), do: unloaded()
+  def is_recovering(_engine), do: unloaded()
   def tend_journal(_engine), do: unloaded()
   def sync_journal(_engine), do: unloaded()
   def close_journal(_engine), do: unloaded()

@@ -2,7 +2,7 @@ defmodule ReadStates.Options do
   @moduledoc false
   # The options of `ReadStates.start_link/1`, validated.
 
-  alias ReadStates.{Argument, Journal}
+  alias ReadStates.{Argument, Journal, Secret}
 
   @defaults [
     name: ReadStates,
@@ -25,16 +25,38 @@ defmodule ReadStates.Options do
   defstruct Keyword.keys(@defaults)
 
   def new!(opts) do
+    # Not shown: the store's own may be anywhere in it.
+    unless Keyword.keyword?(opts), do: raise(ArgumentError, "opts must be a keyword list")
     Argument.options!(opts, Keyword.keys(@defaults))
-    options = struct!(__MODULE__, Keyword.merge(@defaults, opts))
+    options = struct!(__MODULE__, Keyword.merge(@defaults, unseal(opts)))
     check!(:memory, options.memory)
     dirty_memory = Keyword.get(opts, :dirty_memory, div(options.memory, 4))
     options = %{options | dirty_memory: dirty_memory}
     Enum.each(Map.from_struct(options), fn {name, value} -> check!(name, value) end)
     check_dirty!(options.dirty_memory, options.memory)
-    store = store(options.store)
-    %{options | store: store, journal: Journal.options!(options.journal, store)}
+    store = normal(options.store)
+    journal = Journal.options!(options.journal, store)
+    {module, store_opts} = store
+    %{options | store: {module, Secret.seal(store_opts)}, journal: journal}
   end
+
+  # The options as they go into a child specification, which supervisors show.
+  def seal(opts) do
+    Enum.map(opts, fn
+      {:store, store} when not is_function(store) -> {:store, Secret.seal(store)}
+      option -> option
+    end)
+  end
+
+  defp unseal(opts) do
+    Enum.map(opts, fn
+      {:store, store} when is_function(store, 0) -> {:store, Secret.unseal(store)}
+      option -> option
+    end)
+  end
+
+  # The store's module and its options.
+  def store(%__MODULE__{store: {module, sealed}}), do: {module, Secret.unseal(sealed)}
 
   # The options that can change while the instance runs.
   def bounds(options), do: Map.take(options, @bounds)
@@ -63,11 +85,9 @@ defmodule ReadStates.Options do
       end
 
     unless module && Code.ensure_loaded?(module) && function_exported?(module, :commit, 2) do
-      Argument.invalid!(
-        :store,
-        store,
-        "a module that implements ReadStates.Store, or {module, keyword list}"
-      )
+      raise ArgumentError,
+            "store must be a module that implements ReadStates.Store, or {module, keyword list}" <>
+              shown(store)
     end
   end
 
@@ -104,6 +124,11 @@ defmodule ReadStates.Options do
     end
   end
 
-  defp store({module, opts}), do: {module, opts}
-  defp store(module), do: {module, []}
+  # Nothing else of it is, for there may be a password in it.
+  defp shown(module) when is_atom(module), do: ", got: #{inspect(module)}"
+  defp shown({module, _opts}) when is_atom(module), do: ", got: {#{inspect(module)}, ...}"
+  defp shown(_other), do: ""
+
+  defp normal({module, opts}), do: {module, opts}
+  defp normal(module), do: {module, []}
 end

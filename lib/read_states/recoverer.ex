@@ -19,7 +19,11 @@ defmodule ReadStates.Recoverer do
 
   @impl true
   def init(name) do
-    {:ok, %{instance: Instance.fetch!(name), failing: false}, {:continue, :recover}}
+    instance = Instance.fetch!(name)
+
+    if Native.is_recovering(instance.engine),
+      do: {:ok, %{instance: instance, failing: false}, {:continue, :recover}},
+      else: :ignore
   end
 
   @impl true

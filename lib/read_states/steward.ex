@@ -47,8 +47,8 @@ defmodule ReadStates.Steward do
   end
 
   defp tend(%{instance: %{name: name, engine: engine}} = state) do
-    # Not there without a journal.
-    Instance.wake(Instance.archivist(name))
+    # Not there without a journal. It may wait for the disk for long.
+    Instance.wake_idle(Instance.archivist(name))
 
     Instance.wake_all(name, &Instance.committer/2)
     Instance.wake_all(name, &Instance.loader/2)

@@ -39,6 +39,14 @@ defmodule ReadStates.Store do
   `c:close/1` is called when the instance stops, after all other calls.
 
   An error of a store is never fatal: loads and commits are tried again, with growing pauses.
+
+  ## Passwords
+
+  The options of a store, and what `c:open/2` makes of them, are not shown where the instance is: not in its
+  specification as a child, nor in the states of its processes, which a crash reports. In what a store says of a failure
+  (an error, an exception, its arguments), in the log and in events, this is replaced by `[hidden]`: the strings of options
+  whose name has `password`, `secret`, `token`, `url`, `uri` or `dsn` in it, and the password of every address. What processes
+  of the store's own log is theirs.
   """
 
   @typedoc "What `c:open/2` returns: whatever the store needs to find its data."

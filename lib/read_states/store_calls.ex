@@ -1,17 +1,31 @@
 defmodule ReadStates.StoreCalls do
   @moduledoc false
   # The calls to the store that a loader or a committer has under way: each in a task of its
-  # own, a bounded number at a time, each for a limited time, and none while the store fails.
+  # own, a bounded number at a time, each for a limited time, and none while the store fails. Whatever
+  # goes wrong in one is an error.
   #
   # A call that takes too long counts as failed, and its task is killed. A store written in Rust
   # bounds by itself what may go on after that, see native/nif/src/stores.rs.
 
-  alias ReadStates.Backoff
+  alias ReadStates.{Backoff, Instance, Secret}
 
-  defstruct [:tasks, :most, :timeout, calls: %{}, backoff: %Backoff{}, paused: false]
+  defstruct [
+    :tasks,
+    :store_options,
+    :most,
+    :timeout,
+    calls: %{},
+    backoff: %Backoff{},
+    paused: false
+  ]
 
-  def new(tasks, opts) do
-    %__MODULE__{tasks: tasks, most: opts[:most], timeout: opts[:timeout]}
+  def new(%{name: name, options: %{store: {_module, store_options}}}, opts) do
+    %__MODULE__{
+      tasks: Instance.tasks(name),
+      store_options: store_options,
+      most: opts[:most],
+      timeout: opts[:timeout]
+    }
   end
 
   def room?(%{paused: true}), do: false
@@ -24,7 +38,8 @@ defmodule ReadStates.StoreCalls do
 
   # Runs `fun`, which belongs to `job`.
   def start(%{calls: calls} = state, job, fun) do
-    task = Task.Supervisor.async(state.tasks, fun)
+    options = state.store_options
+    task = Task.Supervisor.async(state.tasks, fn -> Secret.guard(options, fun) end)
     timer = Process.send_after(self(), {:timeout, task.ref}, state.timeout)
     call = %{job: job, pid: task.pid, timer: timer, since: System.monotonic_time()}
     %{state | calls: Map.put(calls, task.ref, call)}
@@ -49,7 +64,8 @@ defmodule ReadStates.StoreCalls do
 
       _call ->
         Process.cancel_timer(call.timer)
-        finish(state, call, {:error, {:exit, reason}})
+        reason = Secret.hide({:exit, reason}, state.store_options)
+        finish(state, call, {:error, reason})
     end
   end
 

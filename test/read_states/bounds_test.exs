@@ -1,6 +1,8 @@
 defmodule ReadStates.BoundsTest do
   use ReadStates.InstanceCase, async: true
 
+  alias ReadStates.Instance
+
   @mib 1024 * 1024
   @moduletag timeout: 300_000
 
@@ -8,7 +10,8 @@ defmodule ReadStates.BoundsTest do
     test "is kept by evicting whole users, who come back as they were", %{name: name} do
       start!(name, capacity: 100, commit_after: 0)
       operations = for user <- 1..200, channel <- 1..10, do: {:ack, user, channel, user + channel}
-      :ok = ReadStates.update(name, operations)
+      # A batch of one user is not committed, nor he evicted, in the middle of it.
+      for some <- Enum.chunk_every(operations, 10), do: :ok = ReadStates.update(name, some)
       :ok = ReadStates.commit(name)
       eventually(fn -> ReadStates.stats(name).states <= 100 end)
       expected = Model.update(%Model{}, operations).users
@@ -181,6 +184,82 @@ defmodule ReadStates.BoundsTest do
       away(faults, nil)
       eventually(fn -> ReadStates.commit(name) == :ok end)
       assert stored(name) == models |> Enum.map(& &1.users) |> Enum.reduce(&Map.merge/2)
+    end
+  end
+
+  describe "the mailboxes" do
+    # Callers come and go: some give up, some are killed, some wait. Returns the longest mailbox that was seen.
+    defp come_and_go(name, callers, at_once) do
+      1..callers
+      |> Task.async_stream(
+        fn n ->
+          call =
+            Task.async(fn ->
+              case rem(n, 4) do
+                0 -> ReadStates.get(name, n, 10)
+                1 -> ReadStates.load(name, Enum.to_list(n..(n + 5)))
+                2 -> ReadStates.commit(name)
+                3 -> ReadStates.update(name, [{:ack, n, 10, n}, {:increment, n + 1, 10, n, 1}])
+              end
+            end)
+
+          Task.yield(call, :rand.uniform(20)) || Task.shutdown(call, :brutal_kill)
+          longest_mailbox(name)
+        end,
+        max_concurrency: at_once,
+        timeout: :infinity
+      )
+      |> Enum.reduce(0, fn {:ok, longest}, most -> max(longest, most) end)
+    end
+
+    for {what, fault} <- [hangs: :hang, fails: {:return, {:error, :away}}] do
+      @tag :tmp_dir
+      test "hold no more than callers who are there when the store #{what}", context do
+        %{name: name, tmp_dir: tmp_dir} = context
+        faults = start_faults!()
+
+        start!(name,
+          store: faulty(faults),
+          commit_after: 0,
+          journal: [path: Path.join(tmp_dir, "journal"), sync_every: 10]
+        )
+
+        away(faults, unquote(Macro.escape(fault)))
+        # What logs the failure is loaded.
+        come_and_go(name, 100, 10)
+
+        # Of callers who are there, of some who were killed a moment ago, and of the processes among themselves.
+        assert come_and_go(name, 10_000, 50) <= 1_000
+        eventually(fn -> longest_mailbox(name) == 0 end)
+
+        # Nor are they kept in another place.
+        eventually(fn ->
+          Enum.all?(0..(Instance.partitions() - 1), fn partition ->
+            loader = :sys.get_state(Instance.loader(name, partition), :infinity)
+            committer = :sys.get_state(Instance.committer(name, partition), :infinity)
+            {loader.callers, loader.waiting, :queue.len(committer.flushes)} == {%{}, %{}, 0}
+          end)
+        end)
+
+        away(faults, nil)
+        assert eventually(fn -> ReadStates.commit(name) == :ok end)
+      end
+    end
+
+    @tag :tmp_dir
+    test "hold no wakes that pile up while the disk hangs", %{name: name, tmp_dir: tmp_dir} do
+      start!(name, journal: [path: Path.join(tmp_dir, "journal")])
+      archivist = Instance.archivist(name)
+      :ok = :sys.suspend(archivist)
+
+      for _ <- 1..50 do
+        Instance.wake(Instance.fetch!(name))
+        Process.sleep(10)
+      end
+
+      {:message_queue_len, length} = Process.info(Process.whereis(archivist), :message_queue_len)
+      assert length <= 3
+      :ok = :sys.resume(archivist)
     end
   end
 

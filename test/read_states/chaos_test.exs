@@ -95,31 +95,27 @@ defmodule ReadStates.ChaosTest do
 
   # Those below the supervisor, by name.
   defp processes(name) do
-    for {_id, pid, _type, _modules} <- Supervisor.which_children(name), into: %{} do
+    for {_id, pid, _type, _modules} <- Supervisor.which_children(name), is_pid(pid), into: %{} do
       {:registered_name, process} = Process.info(pid, :registered_name)
       {process, pid}
     end
   end
 
-  # Until told to stop.
+  # Until told to stop: calls fail at random, and now and then they hang.
   defp fail(faults, calls) do
     for call <- [:load, :commit] do
-      fault =
-        Enum.random([
-          nil,
-          :hang,
-          {:return, {:error, :away}},
-          {:then_return, {:error, :away}},
-          {:do, fn -> raise "away" end},
-          {:do, fn -> Process.exit(self(), :kill) end}
-        ])
-
-      FaultyStore.set(faults, call, fault)
+      FaultyStore.set(
+        faults,
+        call,
+        {:random, {ExUnit.configuration()[:seed], :counters.get(calls, 1), 0}}
+      )
     end
 
+    stop? = stop?(calls, 1_000)
+    for call <- [:load, :commit], do: FaultyStore.set(faults, call, Enum.random([nil, :hang]))
     Process.sleep(:rand.uniform(5))
     for call <- [:load, :commit], do: FaultyStore.set(faults, call, nil)
-    unless stop?(calls, 1_000), do: fail(faults, calls)
+    unless stop?, do: fail(faults, calls)
   end
 
   # Until told to stop; returns how often each was killed.

@@ -1,6 +1,8 @@
 defmodule ReadStates.CommittingTest do
   use ReadStates.InstanceCase, async: true
 
+  alias ReadStates.Instance
+
   setup %{name: name} do
     faults = start_faults!()
     store = faulty(faults)
@@ -168,6 +170,48 @@ defmodule ReadStates.CommittingTest do
       |> Task.await_many(:infinity)
     end
 
+    test "forgets callers who died while the store hangs", context do
+      %{name: name, faults: faults, opts: opts} = context
+      start!(name, opts)
+      :ok = ReadStates.update(name, for(user <- 1..10, do: {:ack, user, 10, 100}))
+      FaultyStore.set(faults, :load, :hang)
+      commits = for _ <- 1..1_000, do: async_commit(name)
+      eventually(fn -> flushes(name) == [1_000, 1_000] end)
+      Enum.each(commits, &Task.shutdown(&1, :brutal_kill))
+      eventually(fn -> flushes(name) == [0, 0] end)
+      # Who lives is not.
+      commit = async_commit(name)
+      eventually(fn -> flushes(name) == [1, 1] end)
+      FaultyStore.set(faults, :load, nil)
+      assert Task.await(commit, :infinity) == :ok
+    end
+
+    # How many wait for a commit of each partition.
+    defp flushes(name) do
+      for partition <- 0..(Instance.partitions() - 1) do
+        %{flushes: flushes} = :sys.get_state(Instance.committer(name, partition), :infinity)
+        :queue.len(flushes)
+      end
+    end
+
+    test "of very many callers at once", %{name: name, faults: faults, opts: opts} do
+      start!(name, opts)
+      FaultyStore.set(faults, :load, :hang)
+
+      commits =
+        for user <- 1..2_000 do
+          Task.async(fn ->
+            :ok = ReadStates.ack(name, user, 10, user)
+            ReadStates.commit(name)
+          end)
+        end
+
+      eventually(fn -> flushes(name) == [2_000, 2_000] end)
+      FaultyStore.set(faults, :load, nil)
+      assert commits |> Task.await_many(:infinity) |> Enum.uniq() == [:ok]
+      assert stored(name) == Map.new(1..2_000, &{&1, %{{0, 10} => row(&1, 0)}})
+    end
+
     test "waits for a commit that is under way", %{name: name, faults: faults, opts: opts} do
       start!(name, [commit_after: 0] ++ opts)
       FaultyStore.set(faults, :commit, :hang)
@@ -270,11 +314,13 @@ defmodule ReadStates.CommittingTest do
           {"with an exit", quote(do: {:do, fn -> exit(:away) end})},
           {"with a throw", quote(do: {:do, fn -> throw(:away) end})},
           {"by killing its caller", quote(do: {:do, fn -> Process.exit(self(), :kill) end})},
+          {"because it took too long, and comes late", quote(do: {:late, 20})},
           {"with an answer that is none", quote(do: {:return, {:ok, 1}})}
         ] do
       test "#{what} is tried again, and nothing counted twice", context do
         %{name: name, faults: faults, opts: opts} = context
-        start!(name, opts)
+        # So soon that an increment which comes during a second try does not wait for long.
+        start!(name, [commit_after: 500] ++ opts)
         :ok = ReadStates.load(name, [1])
         :ok = ReadStates.ack(name, 1, 11, 100)
         :ok = ReadStates.commit(name)
@@ -331,6 +377,41 @@ defmodule ReadStates.CommittingTest do
       FaultyStore.set(faults, :commit, nil)
       await_clean(name)
       assert length(FaultyStore.calls(faults, :commit)) < 50
+    end
+  end
+
+  describe "a commit that" do
+    for {what, fault} <- [
+          {"comes twice", quote(do: :twice)},
+          {"comes again after the next", quote(do: {:again, 200})},
+          {"was given up and comes after the next", quote(do: {:late, 200})},
+          {"takes a while", quote(do: {:slow, 50})}
+        ] do
+      test "#{what} changes nothing that is newer, and counts nothing twice", context do
+        %{name: name, faults: faults, opts: opts} = context
+        start!(name, opts)
+
+        :ok =
+          ReadStates.update(name, [{:ack, 1, 11, 100}, {:ack, 2, 11, 100}, {:ack, 3, 11, 100}])
+
+        :ok = ReadStates.increment(name, [1, 2, 3], 10, 5)
+        FaultyStore.set(faults, :commit, {:script, [unquote(fault), unquote(fault)]})
+        assert ReadStates.commit(name) in [:ok, {:error, :store_unavailable}]
+        assert ReadStates.increment(name, [1, 2], 10, 6) == :ok
+        assert ReadStates.delete(name, 1, 11) == :ok
+        assert ReadStates.delete(name, 3) == :ok
+        assert eventually(fn -> ReadStates.commit(name) == :ok end)
+        eventually(fn -> FaultyStore.late(faults) == 0 end)
+
+        expected = %{
+          1 => %{{0, 10} => row(0, 2)},
+          2 => %{{0, 10} => row(0, 2), {0, 11} => row(100, 0)}
+        }
+
+        assert stored(name) == expected
+        commit_and_evict!(name)
+        assert read(name, 1..3) == expected
+      end
     end
   end
 

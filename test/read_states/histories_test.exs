@@ -154,7 +154,7 @@ defmodule ReadStates.HistoriesTest do
   end
 
   defp stored_of(%{name: name, users: users, names: names}) do
-    %{store: {module, store}} = Instance.fetch!(name)
+    {module, store} = Instance.store(Instance.fetch!(name))
     Model.of_entries(StoreContract.load(module, store, Tuple.to_list(users)), names).users
   end
 

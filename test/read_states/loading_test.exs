@@ -1,7 +1,7 @@
 defmodule ReadStates.LoadingTest do
   use ReadStates.InstanceCase, async: true
 
-  alias ReadStates.Batch
+  alias ReadStates.{Batch, Instance}
 
   setup %{name: name} do
     faults = start_faults!()
@@ -259,6 +259,29 @@ defmodule ReadStates.LoadingTest do
       assert readers |> Task.await_many(:infinity) |> Enum.uniq() == [{:error, :timeout}]
       FaultyStore.set(faults, :load, nil)
       eventually(fn -> ReadStates.load(name, Enum.to_list(1..20)) == :ok end)
+    end
+  end
+
+  test "readers who died while the store hangs are forgotten", context do
+    %{name: name, faults: faults, opts: opts} = context
+    start!(name, opts)
+    FaultyStore.set(faults, :load, :hang)
+    readers = for user <- 1..1_000, do: async_get(name, user)
+    eventually(fn -> waiting(name) == {1_000, 1_000} end)
+    {dead, [alive]} = Enum.split(readers, 999)
+    Enum.each(dead, &Task.shutdown(&1, :brutal_kill))
+    eventually(fn -> waiting(name) == {1, 1} end)
+    FaultyStore.set(faults, :load, nil)
+    assert {:ok, %{last_message_id: 0}} = Task.await(alive, :infinity)
+    assert waiting(name) == {0, 0}
+  end
+
+  # How many callers wait, and for how many users.
+  defp waiting(name) do
+    for partition <- 0..(Instance.partitions() - 1), reduce: {0, 0} do
+      {callers, users} ->
+        state = :sys.get_state(Instance.loader(name, partition), :infinity)
+        {callers + map_size(state.callers), users + map_size(state.waiting)}
     end
   end
 

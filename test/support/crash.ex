@@ -25,20 +25,47 @@ defmodule ReadStates.Crash do
     journal: [max_size: 16 * 1024 * 1024, sync_every: 10]
   ]
 
+  # What the VM is in the middle of when it is killed: it says so, see `ReadStates.Crash.Store`, and is killed at once.
+  @phases [
+    :commit_begun,
+    :committing,
+    :commit_written,
+    :rotating,
+    :recovering,
+    :draining,
+    :closing
+  ]
+
   @doc """
   Runs `lives` lives in the directory, each ended at a random moment: mostly under load, but also while it starts and
-  while it stops. Returns the number of operations acknowledged, or raises with what was wrong.
+  while it stops, and in the middle of something. Returns the number of operations acknowledged, or raises with what
+  was wrong.
   """
   def run(directory, lives, seed) do
     :rand.seed(:exsss, seed)
-    File.mkdir_p!(directory)
+    run_moments(directory, for(life <- 1..lives//1, do: moment(life)))
+  end
 
-    for life <- 1..lives//1 do
-      end_life(start_vm(directory), moment(life))
-    end
+  @doc "The same, each life ended in the middle of something, so many times of each."
+  def run_aimed(directory, times, seed) do
+    :rand.seed(:exsss, seed)
+
+    moments =
+      for _ <- 1..times,
+          phase <- @phases,
+          life <- if(phase == :recovering, do: [:full, phase], else: [phase]) do
+        {:in, life}
+      end
+
+    run_moments(directory, [moment(1) | moments])
+  end
+
+  defp run_moments(directory, moments) do
+    File.mkdir_p!(directory)
+    for moment <- moments, do: end_life(start_vm(directory, moment), moment)
 
     # The last one lives until it has checked.
-    vm = start_vm(directory)
+    vm = start_vm(directory, nil)
     OtherVM.await(vm, "ready")
     OtherVM.kill(vm)
     operations(directory)
@@ -51,6 +78,7 @@ defmodule ReadStates.Crash do
     case :rand.uniform(10) do
       1 -> {:start, :rand.uniform(1_500)}
       2 -> {:stop, :rand.uniform(60)}
+      3 -> {:in, Enum.random(@phases)}
       _often -> {:load, :rand.uniform(500)}
     end
   end
@@ -74,7 +102,31 @@ defmodule ReadStates.Crash do
     OtherVM.kill(vm)
   end
 
-  defp start_vm(directory), do: OtherVM.start("ReadStates.Crash.live(#{inspect(directory)})")
+  # Not in the middle of it, but with much that is not committed.
+  defp end_life(vm, {:in, :full}), do: end_life(vm, {:load, 1_000})
+
+  defp end_life(vm, {:in, :recovering}) do
+    OtherVM.await(vm, "recovering")
+    # It takes some ten milliseconds.
+    Process.sleep(:rand.uniform(40))
+    OtherVM.kill(vm)
+  end
+
+  defp end_life(vm, {:in, phase}) do
+    OtherVM.await(vm, "ready")
+    if phase in [:draining, :closing], do: OtherVM.tell(vm, "stop")
+    # Not always the first time.
+    times = if phase in [:draining, :closing], do: 1, else: :rand.uniform(4)
+    for _ <- 1..times, do: OtherVM.await(vm, to_string(phase))
+    OtherVM.kill(vm)
+  end
+
+  defp start_vm(directory, {:in, phase}) do
+    OtherVM.start("ReadStates.Crash.live(#{inspect(directory)}, #{inspect(phase)})")
+  end
+
+  defp start_vm(directory, _moment),
+    do: OtherVM.start("ReadStates.Crash.live(#{inspect(directory)}, nil)")
 
   defp operations(directory) do
     Enum.sum(for process <- 1..@processes, do: acknowledged(directory, process))
@@ -83,11 +135,14 @@ defmodule ReadStates.Crash do
   # From here on: in the VM that is killed.
 
   @doc false
-  def live(directory) do
+  def live(directory, phase) do
     {:ok, _started} = Application.ensure_all_started(:logger)
     Logger.configure(level: :warning)
-    store = {ReadStates.Store.Local, path: Path.join(directory, "store")}
-    {:ok, instance} = ReadStates.start_link([name: __MODULE__, store: store] ++ @options)
+    path = Path.join(directory, "store")
+    journal = Path.join(path, "journal")
+    store = {ReadStates.Crash.Store, path: path, phase: phase}
+    options = Keyword.update!(@options, :journal, &[{:path, journal} | &1])
+    {:ok, instance} = ReadStates.start_link([name: __MODULE__, store: store] ++ options)
     checked = check(directory)
 
     for {process, {number, _model}} <- checked.processes do
@@ -95,9 +150,12 @@ defmodule ReadStates.Crash do
     end
 
     IO.puts("ready")
+    ReadStates.Crash.Store.begin()
+    if phase == :rotating, do: spawn_link(fn -> tell_rotations(journal, MapSet.new()) end)
 
     case IO.gets("") do
       "stop\n" ->
+        ReadStates.Crash.Store.stop()
         Process.unlink(instance)
         Supervisor.stop(instance)
         System.halt(0)
@@ -105,6 +163,13 @@ defmodule ReadStates.Crash do
       _gone ->
         System.halt(0)
     end
+  end
+
+  # When a segment has come or gone.
+  defp tell_rotations(journal, before) do
+    segments = journal |> File.ls!() |> MapSet.new()
+    if segments != before, do: IO.puts("rotating")
+    tell_rotations(journal, segments)
   end
 
   # What was found is what had been acknowledged, or it raises. The next life starts its check from here.

@@ -1,30 +1,51 @@
 defmodule ReadStates.FaultyStore do
   @moduledoc """
-  A store in front of a real one, that a test can make hang, fail or dawdle, and that counts what it is asked.
+  A store in front of any real one that a test can make fail in every way in which a store fails. It counts what it is asked.
 
       faults = start_supervised!({FaultyStore, self()})
       store: {FaultyStore, faults: faults, store: {ReadStates.Store.Memory, data: data}}
-      FaultyStore.set(faults, :commit, {:error, :away})
+      FaultyStore.set(faults, :commit, {:return, {:error, :away}})
 
-  A fault of `:open`, `:load` or `:commit` is one of
+  A fault of `:open`, `:load`, `:commit` or `:close` is one of
 
     * `:hang` - calls wait until there is another fault or none;
+    * `{:slow, ms}` - the store is called after this time;
     * `{:return, term}` - this is returned, and the store not called;
     * `{:then_return, term}` - the store is called, and this is returned all the same;
+    * `{:late, ms}` - the caller is killed, as an instance does when it has waited for too long, and the store is called
+      after this time all the same;
+    * `:twice` - the store is called twice;
+    * `{:again, ms}` - the store is called, and once more after this time, whatever was called between;
     * `{:do, fun}` - `fun` is called, and then the store;
     * `nil` - none.
 
-  When the test process is gone there are no faults any more, so that the instance can be stopped.
+  And of several calls, one after the other:
+
+    * `{:script, faults}` - each call has the next of them, and then there is none;
+    * `{:random, seed}` - each call has one that follows from the seed.
+
+  When the test process is gone there are no faults any more, so that the instance can be stopped. With `record: false`
+  among the store's options, the arguments of calls are not kept.
   """
 
   @behaviour ReadStates.Store
 
   use GenServer
 
-  def start_link(test), do: GenServer.start_link(__MODULE__, test)
+  def start_link(test, opts \\ []), do: GenServer.start_link(__MODULE__, test, opts)
 
   @doc "From now on calls have this fault; those that hang get it too."
   def set(faults, call, fault), do: GenServer.call(faults, {:set, call, fault})
+
+  @doc "The store is away for this time: loads and commits have this fault, and after that none."
+  def away(faults, ms, fault \\ {:return, {:error, :away}}) do
+    for call <- [:load, :commit] do
+      :ok = set(faults, call, fault)
+      Process.send_after(faults, {:set, call, nil}, ms)
+    end
+
+    :ok
+  end
 
   @doc "The arguments of the calls so far: options, users, batches as lists of entries. Oldest first."
   def calls(faults, call), do: GenServer.call(faults, {:calls, call})
@@ -35,62 +56,85 @@ defmodule ReadStates.FaultyStore do
   @doc "How many calls hang."
   def hanging(faults, call), do: GenServer.call(faults, {:hanging, call})
 
+  @doc "How many late calls of the store are still to come."
+  def late(faults), do: GenServer.call(faults, :late)
+
   @impl ReadStates.Store
   def open(opts, context) do
     {module, options} = opts[:store]
+    record = Keyword.get(opts, :record, true)
+    handle = %{faults: opts[:faults], module: module, store: nil, record: record}
 
-    meet(opts[:faults], :open, options, fn ->
+    meet(handle, :open, options, fn ->
       with {:ok, store, floor} <- module.open(options, context) do
-        {:ok, {opts[:faults], module, store}, floor}
+        {:ok, %{handle | store: store}, floor}
       end
     end)
   end
 
   @impl ReadStates.Store
-  def load({faults, module, store}, users, cursor) do
-    meet(faults, :load, users, fn -> module.load(store, users, cursor) end)
+  def load(%{module: module, store: store} = handle, users, cursor) do
+    meet(handle, :load, users, fn -> module.load(store, users, cursor) end)
   end
 
   @impl ReadStates.Store
-  def commit({faults, module, store}, batch) do
-    meet(faults, :commit, Enum.to_list(batch), fn -> module.commit(store, batch) end)
+  def commit(%{module: module, store: store} = handle, batch) do
+    entries = if handle.record, do: Enum.to_list(batch)
+    meet(handle, :commit, entries, fn -> module.commit(store, batch) end)
   end
 
   @impl ReadStates.Store
-  def scan({_faults, module, store}, cursor), do: module.scan(store, cursor)
+  def scan(%{module: module, store: store}, cursor), do: module.scan(store, cursor)
 
   @impl ReadStates.Store
-  def close({faults, module, store}) do
-    meet(faults, :close, [], fn -> module.close(store) end)
+  def close(%{module: module, store: store} = handle) do
+    meet(handle, :close, [], fn -> module.close(store) end)
   end
 
-  defp meet(faults, call, argument, fun) do
-    case GenServer.call(faults, {:meet, call, argument}, :infinity) do
+  defp meet(%{faults: faults, record: record}, call, argument, fun) do
+    case GenServer.call(faults, {:meet, call, if(record, do: {:ok, argument})}, :infinity) do
       nil -> fun.()
+      {:slow, ms} -> Process.sleep(ms) && fun.()
       {:return, term} -> term
       {:then_return, term} -> fun.() && term
+      {:late, ms} -> later(faults, ms, fun) && Process.exit(self(), :kill)
+      :twice -> fun.() && fun.()
+      {:again, ms} -> later(faults, ms, fun) && fun.()
       {:do, first} -> with _ <- first.(), do: fun.()
     end
   end
 
+  defp later(faults, ms, fun), do: GenServer.call(faults, {:later, ms, fun})
+
   @impl GenServer
   def init(test) do
     Process.monitor(test)
-    {:ok, %{faults: %{}, hanging: [], calls: []}}
+    {:ok, %{faults: %{}, hanging: [], calls: [], late: MapSet.new()}}
   end
 
   @impl GenServer
   def handle_call({:meet, call, argument}, from, state) do
-    state = %{state | calls: [{call, argument} | state.calls]}
+    state = record(state, call, argument)
 
-    case state.faults[call] do
-      :hang -> {:noreply, %{state | hanging: [{call, from} | state.hanging]}}
-      fault -> {:reply, fault, state}
+    case next(state.faults[call]) do
+      {:hang, rest} ->
+        state = put_in(state.faults[call], rest)
+        {:noreply, %{state | hanging: [{call, from} | state.hanging]}}
+
+      {fault, rest} ->
+        {:reply, fault, put_in(state.faults[call], rest)}
     end
   end
 
+  def handle_call({:later, ms, fun}, _from, state) do
+    {_pid, monitor} = spawn_monitor(fn -> Process.sleep(ms) && fun.() end)
+    {:reply, :ok, %{state | late: MapSet.put(state.late, monitor)}}
+  end
+
+  def handle_call(:late, _from, state), do: {:reply, MapSet.size(state.late), state}
+
   def handle_call({:set, call, fault}, _from, state) do
-    {:reply, :ok, put_fault(state, call, fault)}
+    {:reply, :ok, put_fault(state, call, begin(fault))}
   end
 
   def handle_call({:calls, call}, _from, state) do
@@ -105,15 +149,55 @@ defmodule ReadStates.FaultyStore do
   end
 
   @impl GenServer
-  def handle_info({:DOWN, _, _, _, _}, state) do
-    {:noreply, Enum.reduce([:open, :load, :commit, :close], state, &put_fault(&2, &1, nil))}
+  def handle_info({:set, call, fault}, state), do: {:noreply, put_fault(state, call, fault)}
+
+  def handle_info({:DOWN, monitor, _, _, _}, state) do
+    if monitor in state.late do
+      {:noreply, %{state | late: MapSet.delete(state.late, monitor)}}
+    else
+      {:noreply, Enum.reduce([:open, :load, :commit, :close], state, &put_fault(&2, &1, nil))}
+    end
   end
+
+  defp record(state, _call, nil), do: state
+
+  defp record(state, call, {:ok, argument}),
+    do: %{state | calls: [{call, argument} | state.calls]}
+
+  # The fault of a call, and what is left for those to come.
+  defp next({:script, []}), do: {nil, nil}
+  defp next({:script, [fault | rest]}), do: {fault, {:script, rest}}
+
+  defp next({:random, random}) do
+    {what, random} = :rand.uniform_s(20, random)
+    {ms, random} = :rand.uniform_s(100, random)
+    {random_fault(what, ms), {:random, random}}
+  end
+
+  defp next(fault), do: {fault, fault}
+
+  defp random_fault(1, _ms), do: {:return, {:error, :away}}
+  defp random_fault(2, _ms), do: {:then_return, {:error, :away}}
+  defp random_fault(3, ms), do: {:slow, ms}
+  defp random_fault(4, ms), do: {:late, ms}
+  defp random_fault(5, _ms), do: :twice
+  defp random_fault(6, ms), do: {:again, ms}
+  defp random_fault(7, _ms), do: {:do, fn -> raise "away" end}
+  defp random_fault(8, _ms), do: {:do, fn -> exit(:away) end}
+  defp random_fault(9, _ms), do: {:do, fn -> Process.exit(self(), :kill) end}
+  defp random_fault(_what, _ms), do: nil
+
+  defp of_one_call({kind, _faults}) when kind in [:script, :random], do: nil
+  defp of_one_call(fault), do: fault
+
+  defp begin({:random, seed}), do: {:random, :rand.seed_s(:exsss, seed)}
+  defp begin(fault), do: fault
 
   defp put_fault(state, call, fault) do
     {released, hanging} =
       Enum.split_with(state.hanging, &(fault != :hang and elem(&1, 0) == call))
 
-    for {_call, from} <- released, do: GenServer.reply(from, fault)
+    for {_call, from} <- released, do: GenServer.reply(from, of_one_call(fault))
     %{state | faults: Map.put(state.faults, call, fault), hanging: hanging}
   end
 end

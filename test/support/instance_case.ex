@@ -52,8 +52,9 @@ defmodule ReadStates.InstanceCase do
 
   @doc "What the store of a running instance has, see `ReadStates.Model`."
   def stored(name) do
-    %{store: {module, store}, counters: counters} = Instance.fetch!(name)
-    Model.of_entries(StoreContract.scan(module, store), counters).users
+    instance = Instance.fetch!(name)
+    {module, store} = Instance.store(instance)
+    Model.of_entries(StoreContract.scan(module, store), instance.counters).users
   end
 
   @doc "What the instance has of these users, see `ReadStates.Model`."
@@ -64,6 +65,16 @@ defmodule ReadStates.InstanceCase do
   defp states(name, user) do
     {:ok, states} = ReadStates.list(name, user)
     Map.new(states, &{{&1.kind, &1.channel}, {&1.last_message_id, &1.counters}})
+  end
+
+  @doc "The length of the longest mailbox of the instance's processes."
+  def longest_mailbox(name) do
+    Enum.max(
+      for process <- [name | Instance.processes(name)],
+          pid = Process.whereis(process),
+          {:message_queue_len, length} <- [Process.info(pid, :message_queue_len)],
+          do: length
+    )
   end
 
   @doc "Evicts whoever is clean, by capacity."

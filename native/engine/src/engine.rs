@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use ahash::{AHashSet, RandomState};
+use ahash::{AHashMap, RandomState};
 use crossbeam_epoch::pin;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use read_states_journal::Journal;
@@ -18,7 +18,7 @@ use crate::now::{Micros, Now};
 use crate::operation::Operation;
 use crate::read_state::MAX_COUNTERS;
 use crate::recency::Uses;
-use crate::shard::{Admission, Aftermath, Shard, Write, WriteError};
+use crate::shard::{Admission, Aftermath, Owed, Shard, Write, WriteError};
 use crate::shared::Shared;
 use crate::slabs::Slabs;
 use crate::stats::Stats;
@@ -256,11 +256,11 @@ impl Engine {
         {
             return Ok(held);
         }
-        let mut users = AHashSet::new();
+        let mut users = AHashMap::<Id, Owed>::new();
         let needs = operations.iter().map(|UserOperation { user, operation }| {
-            let (hash, first) = (self.hash(*user), users.insert(*user));
+            let (hash, owed) = (self.hash(*user), users.entry(*user).or_default());
             let mut shard = self.shard(hash);
-            shard.need(&self.shared, hash, *user, operation, first)
+            shard.need(&self.shared, hash, *user, operation, owed)
         });
         let held = totals.reserve(bounds, needs.sum());
         held.ok_or(WriteError::Overloaded)

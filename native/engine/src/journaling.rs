@@ -113,7 +113,7 @@ impl Journaling {
     }
 
     /// Whether some of that is still to be read again.
-    fn is_recovering(&self) -> bool {
+    pub fn is_recovering(&self) -> bool {
         // Who has the lock is at it.
         self.unread.try_lock().is_none_or(|unread| unread.is_some())
     }

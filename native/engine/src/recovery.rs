@@ -16,6 +16,7 @@ use crate::batch::Version;
 use crate::engine::Engine;
 use crate::flush::Epoch;
 use crate::journal_record::{self, Said};
+use crate::journaling::Journaling;
 use crate::now::Now;
 use crate::pending::Stamped;
 use crate::user::Absent;
@@ -103,6 +104,12 @@ impl Engine {
         });
         self.recover_more(now)?;
         Ok(recovered)
+    }
+
+    /// Whether [`Engine::recover_more`] has more to do.
+    pub fn is_recovering(&self) -> bool {
+        let journaling = self.shared().journaling.as_ref();
+        journaling.is_some_and(Journaling::is_recovering)
     }
 
     /// Goes on with the recovery as far as there is room. May take seconds.

@@ -3,6 +3,8 @@
 //! Loading is in [`crate::load`], committing in [`crate::commit`], evicting in [`crate::evict`],
 //! reading in [`crate::read`]; each adds its part to the shard.
 
+use std::mem;
+
 use crossbeam_epoch::{Guard, pin};
 
 use crate::batch::Version;
@@ -51,6 +53,24 @@ pub(crate) enum Admission {
     Needed,
     /// As part of a batch that was admitted as a whole.
     Granted,
+}
+
+/// What a user still owes for the operations of a batch on him, of dirty memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owed {
+    /// What it takes that he becomes dirty.
+    first: bool,
+    /// What it takes that his read states become more.
+    growth: bool,
+}
+
+impl Default for Owed {
+    fn default() -> Self {
+        Owed {
+            first: true,
+            growth: true,
+        }
+    }
 }
 
 /// An operation on its way to the user.
@@ -229,15 +249,16 @@ impl Shard {
     }
 
     /// Bytes by which an operation of a batch grows the dirty memory: at most, together with the
-    /// others of the batch on the same user, of which the `first` is charged what they share.
+    /// others of the batch on the same user, who is charged only once what he owes.
     pub fn need(
         &mut self,
         shared: &Shared,
         hash: u64,
         user: Id,
         operation: &Operation,
-        first: bool,
+        owed: &mut Owed,
     ) -> usize {
+        let first = mem::replace(&mut owed.first, false);
         if let Some(resident) = self.resident(hash, user) {
             let first_need = if first { first_need(resident) } else { 0 };
             let Operation::Change { channel, change } = operation else {
@@ -250,9 +271,12 @@ impl Shard {
             let plan = Plan::new(resident, change, hint);
             let least = match (&plan, change) {
                 (Plan::Insert(_), _) | (_, Change::Delete) => LEAST_NEED,
-                _ => 0,
+                _ => return first_need,
             };
-            let growth = if first { resident.next_growth() } else { 0 };
+            let growth = match mem::replace(&mut owed.growth, false) {
+                true => resident.next_growth(),
+                false => 0,
+            };
             return first_need + growth + least;
         }
         if first {

@@ -106,6 +106,12 @@ fn recover_more(env: Env<'_>, engine: Engine) -> Term<'_> {
     recovery.map_err(|error| error.to_string()).encode(env)
 }
 
+/// Whether `recover_more` has more to do.
+#[rustler::nif]
+fn is_recovering(engine: Engine) -> bool {
+    engine.engine.is_recovering()
+}
+
 /// `{:ok, whether commits should hurry}` or `{:error, text}`.
 #[rustler::nif(schedule = "DirtyIo")]
 fn tend_journal(env: Env<'_>, engine: Engine) -> Term<'_> {
