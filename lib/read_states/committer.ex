@@ -12,8 +12,6 @@ defmodule ReadStates.Committer do
   @most_entries 10_000
   @most_calls 1
   @timeout 60_000
-  # Users who were due and had to be loaded come in one by one, and each commit waits for the disk.
-  @gather 100
 
   def start_link({name, partition}) do
     GenServer.start_link(__MODULE__, {name, partition}, name: Instance.committer(name, partition))
@@ -35,7 +33,6 @@ defmodule ReadStates.Committer do
       partition: partition,
       calls: StoreCalls.new(instance, most: @most_calls, timeout: @timeout),
       tick: tick(instance.options.commit_after),
-      gathering: false,
       # Who asked for a commit, with the flush each waits for, in the order in which they are done.
       flushes: :queue.new()
     }
@@ -67,20 +64,12 @@ defmodule ReadStates.Committer do
 
   def handle_info(:wake, state), do: {:noreply, state |> commit() |> answer_flushed()}
 
-  def handle_info(:gathered, state), do: handle_info(:wake, %{state | gathering: false})
-
+  # Users who were due and had to be loaded. They come some at a time, and each commit waits for the disk, so
+  # they are committed with the next tick, unless somebody or something waits for them.
   def handle_info(:loaded, state) do
-    cond do
-      not :queue.is_empty(state.flushes) ->
-        handle_info(:wake, state)
-
-      state.gathering ->
-        {:noreply, state}
-
-      true ->
-        Process.send_after(self(), :gathered, @gather)
-        {:noreply, %{state | gathering: true}}
-    end
+    if :queue.is_empty(state.flushes) and not Native.is_too_dirty(state.instance.engine),
+      do: {:noreply, state},
+      else: handle_info(:wake, state)
   end
 
   def handle_info(:load_failed, state), do: {:noreply, answer_failed(state)}

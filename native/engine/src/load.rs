@@ -83,13 +83,18 @@ impl Engine {
         if begun.load.is_some() || !begun.settled.is_empty() {
             return begun;
         }
-        let Shared { totals, bounds, .. } = self.shared();
         // A user who is brought in takes more dirty memory than his pending operations did.
         // Once that is past its bound, commits have to make room first, if there is anything to commit.
-        if totals.is_too_dirty(bounds) && self.shards().any(|shard| shard.has_commits()) {
+        if self.is_too_dirty() && self.shards().any(|shard| shard.has_commits()) {
             return begun;
         }
         self.begin_load_of(Wanted::Due, partition, most)
+    }
+
+    /// Whether the dirty memory is past its bound.
+    pub fn is_too_dirty(&self) -> bool {
+        let Shared { totals, bounds, .. } = self.shared();
+        totals.is_too_dirty(bounds)
     }
 
     /// As [`Engine::begin_load`], of users somebody waits for only.

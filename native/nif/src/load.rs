@@ -100,6 +100,12 @@ fn load_from<'a>(
     })
 }
 
+/// Whether the next loads wait for commits to make room.
+#[rustler::nif]
+fn is_too_dirty(engine: ResourceArc<EngineResource>) -> bool {
+    engine.engine.is_too_dirty()
+}
+
 /// Gives a load up. Whether operations of its users go on waiting.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn fail_load(load: Handle) -> bool {
