@@ -9,7 +9,7 @@
 //! [`Policy::Lru`] evicts who was used longest ago, of all shards, exactly. For that every use moves the
 //! user in [`crate::recency`], which takes longer, and about 32 bytes a user.
 
-use crossbeam_epoch::pin;
+use read_states_sync::pin;
 use serde::Deserialize;
 
 use crate::engine::Engine;

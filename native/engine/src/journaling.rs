@@ -28,12 +28,12 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use ahash::AHashMap;
-use crossbeam_epoch::{Guard, pin};
-use parking_lot::Mutex;
+use crossbeam_epoch::Guard;
 use read_states_journal::{Damage, Journal, Refusal, Reservation};
+use read_states_sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use read_states_sync::{Mutex, pin};
 
 use crate::batch::{Entry, Version};
 use crate::engine::{Engine, UserOperation};

@@ -72,6 +72,8 @@ pub mod read;
 pub mod read_state;
 mod read_state_set;
 mod recency;
+#[cfg(all(test, feature = "shuttle"))]
+mod schedules;
 mod shard;
 mod shared;
 mod slabs;

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use crossbeam_epoch::pin;
+use read_states_sync::pin;
 
 use crate::batch::{Batch, BatchError, Entry, Row, Version};
 use crate::engine::Engine;

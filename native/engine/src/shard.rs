@@ -3,7 +3,8 @@
 //! Loading is in [`crate::load`], committing in [`crate::commit`], evicting in [`crate::evict`],
 //! reading in [`crate::read`]; each adds its part to the shard.
 
-use crossbeam_epoch::{Guard, pin};
+use crossbeam_epoch::Guard;
+use read_states_sync::pin;
 
 use crate::batch::Version;
 use crate::directory::Sought;

@@ -40,6 +40,7 @@ const NONE: u16 = u16::MAX;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Slabs;
 
+// One of parking_lot in tests of schedules too: it outlives each of them, and nobody stops while holding it.
 static POOL: Mutex<Pool> = Mutex::new(Pool::new());
 static HELD: AtomicUsize = AtomicUsize::new(0);
 

@@ -4,4 +4,6 @@ mod bounds;
 mod histories;
 mod large_users;
 mod model;
+#[cfg(feature = "shuttle")]
+mod schedules;
 mod threads;

@@ -57,7 +57,7 @@ impl Model {
 type Written = (Version, Option<(u64, ReadState)>);
 
 /// Rows and deletes with their versions.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Store {
     rows: BTreeMap<(Id, Channel), Written>,
     deleted: BTreeMap<Id, Version>,
