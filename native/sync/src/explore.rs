@@ -47,17 +47,17 @@ fn run(scheduler: impl Scheduler + 'static, test: impl Fn() + Send + Sync + 'sta
     let mut config = Config::new();
     config.stack_size = STACK;
     config.silence_warnings = true;
-    let begun = Arc::new(Begun::default());
-    let count = Arc::clone(&begun);
+    let begun = Begun::default();
+    let count = Arc::clone(&begun.0);
     Runner::new(scheduler, config).run(move || {
-        count.0.fetch_add(1, Relaxed);
+        count.fetch_add(1, Relaxed);
         test();
     });
 }
 
 /// Schedules that were begun. Should one fail, it says how many.
 #[derive(Default)]
-struct Begun(AtomicUsize);
+struct Begun(Arc<AtomicUsize>);
 
 impl Drop for Begun {
     fn drop(&mut self) {
