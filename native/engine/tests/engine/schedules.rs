@@ -215,8 +215,8 @@ impl Subject {
         }
     }
 
-    fn commit(&self) {
-        if let Some(commit) = self.engine.begin_commit(0, 3, LATER) {
+    fn commit(&self, most: usize) {
+        if let Some(commit) = self.engine.begin_commit(0, most, LATER) {
             commit.write_ahead().run().unwrap();
             self.write(commit.batch());
             commit.succeed(NOW);
@@ -258,20 +258,16 @@ impl Subject {
         self.engine.tend_journal(LATER).unwrap();
     }
 
-    /// Stops here, and looks what another engine makes of it.
-    fn crash(&self) {
-        let known = self.known.lock().unwrap().clone();
-        let (live, copy) = (
-            self.directory.path().join("live"),
-            self.directory.path().join("crash"),
-        );
-        fs::create_dir(&copy).unwrap();
-        for entry in fs::read_dir(live).unwrap() {
+    /// Stops here, and says what another engine makes of it, and of a store that forgets deletes.
+    fn after_crash(&self) -> Model {
+        let copy = TempDir::new_in(self.directory.path()).unwrap();
+        for entry in fs::read_dir(self.directory.path().join("live")).unwrap() {
             let entry = entry.unwrap();
-            fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
         }
-        let store = self.written.lock().unwrap().store.clone();
-        let engine = Engine::with_journal(config(Policy::Clock), Some(journal(&copy)));
+        let mut store = self.written.lock().unwrap().store.clone();
+        store.forget_deletes();
+        let engine = Engine::with_journal(config(Policy::Clock), Some(journal(copy.path())));
         let next = Subject {
             engine: Arc::new(engine),
             written: Mutex::new(Written {
@@ -279,12 +275,19 @@ impl Subject {
                 ..Written::default()
             }),
             known: Mutex::default(),
-            directory: directory(),
+            directory: copy,
         };
         let recovered = next.engine.recover(NOW).unwrap();
         assert_eq!(recovered.broken, 0);
         next.drain();
-        let contents = next.written.lock().unwrap().store.contents();
+        let written = next.written.lock().unwrap();
+        written.store.contents()
+    }
+
+    /// Stops here, and nothing is missing, counted twice or cut in two.
+    fn crash(&self) {
+        let known = self.known.lock().unwrap().clone();
+        let contents = self.after_crash();
         let count = |user, channel| contents.get(user, channel).counters[0];
         for ((user, channel), most) in &known.begun {
             let least = known.acknowledged.get(&(*user, *channel)).copied();
@@ -314,7 +317,7 @@ impl Subject {
         let mut turns = 0;
         while !self.engine.is_flushed(0, flush) {
             self.load();
-            self.commit();
+            self.commit(3);
             // Somebody else may be at it.
             thread::yield_now();
             turns += 1;
@@ -403,15 +406,15 @@ fn everybody(subject: &Arc<Subject>) -> Vec<thread::JoinHandle<()>> {
     };
     let serve = |subject: &Subject| {
         subject.load();
-        subject.commit();
+        subject.commit(3);
         subject.load();
-        subject.commit();
+        subject.commit(3);
     };
     let serve_badly = |subject: &Subject| {
         subject.load();
         subject.fail_to_commit();
         subject.fail_to_load();
-        subject.commit();
+        subject.commit(3);
     };
     vec![
         spawn(subject, count(1)),
@@ -429,8 +432,8 @@ fn join(threads: impl IntoIterator<Item = thread::JoinHandle<()>>) {
     }
 }
 
-fn with_policy(policy: Policy) {
-    explore(Effort { schedules: 1_000 }, move || {
+fn with_policy(policy: Policy, schedules: usize) {
+    explore(Effort { schedules }, move || {
         let subject = Subject::new(policy, false);
         join(everybody(&subject));
         subject.finish();
@@ -439,12 +442,13 @@ fn with_policy(policy: Policy) {
 
 #[test]
 fn each_increment_counts_once() {
-    with_policy(Policy::Clock);
+    with_policy(Policy::Clock, 1_000);
 }
 
 #[test]
 fn each_increment_counts_once_with_an_lru() {
-    with_policy(Policy::Lru);
+    // It looks for somebody to evict for longer.
+    with_policy(Policy::Lru, 200);
 }
 
 #[test]
@@ -458,6 +462,85 @@ fn a_crash_loses_nothing_and_counts_nothing_twice() {
         }));
         threads.push(spawn(&subject, Subject::crash));
         join(threads);
+        subject.finish();
+    });
+}
+
+#[test]
+fn a_crash_leaves_a_batch_whole_that_was_committed_and_sealed_meanwhile() {
+    explore(Effort { schedules: 1_000 }, || {
+        let subject = Subject::new(Policy::Clock, true);
+        for user in SHARED {
+            subject.engine.want(user).unwrap();
+        }
+        subject.load();
+        join([
+            spawn(&subject, |subject| {
+                subject.count(&SHARED.map(|user| increment(user, BATCHES, 1)));
+            }),
+            spawn(&subject, |subject| {
+                subject.commit(1);
+                subject.crash();
+            }),
+            spawn(&subject, Subject::tend),
+        ]);
+        subject.crash();
+        subject.finish();
+    });
+}
+
+#[test]
+fn a_delete_in_a_batch_stays_done_after_a_crash() {
+    explore(Effort { schedules: 1_000 }, || {
+        let subject = Subject::new(Policy::Clock, true);
+        // Its room is taken when it begins: in an older segment, perhaps, than what it deletes.
+        let (channel, change) = (CHANNEL, Change::Delete);
+        let delete = UserOperation {
+            user: OWN,
+            operation: Operation::Change { channel, change },
+        };
+        let write = |operations: &'static [UserOperation]| {
+            move |subject: &Subject| {
+                subject.engine.apply_all(operations, NOW).unwrap();
+            }
+        };
+        let batch = vec![increment(READ, CHANNEL, 1), delete].leak();
+        let single = vec![increment(OWN, CHANNEL, 1)].leak();
+        join([
+            spawn(&subject, write(batch)),
+            spawn(&subject, Subject::tend),
+            spawn(&subject, write(single)),
+        ]);
+        subject.drain();
+        subject.tend();
+        let contents = subject.written.lock().unwrap().store.contents();
+        assert_eq!(subject.after_crash(), contents);
+    });
+}
+
+#[test]
+fn a_load_that_was_overtaken_brings_nothing() {
+    explore(Effort { schedules: 1_000 }, || {
+        let subject = Subject::new(Policy::Clock, false);
+        subject.change_own(increment(OWN, CHANNEL, 50).operation);
+        subject.drain();
+        let nobody = Resize {
+            capacity: Some(0),
+            ..Resize::default()
+        };
+        subject.engine.resize(nobody, LATER);
+        subject.engine.want(OWN).unwrap();
+        join([
+            spawn(&subject, |subject| {
+                subject.change_own(Operation::DeleteUser);
+                subject.commit(3);
+                subject.change_own(increment(OWN, CHANNEL, 1).operation);
+            }),
+            spawn(&subject, Subject::load),
+            spawn(&subject, move |subject| {
+                subject.engine.resize(nobody, LATER)
+            }),
+        ]);
         subject.finish();
     });
 }
@@ -477,7 +560,7 @@ fn what_was_accepted_before_an_engine_closed_is_committed_and_nothing_after_it()
         let mut threads: Vec<_> = [1, 100].map(count).into_iter().collect();
         threads.push(spawn(&subject, |subject| {
             subject.load();
-            subject.commit();
+            subject.commit(3);
         }));
         threads.push(spawn(&subject, |subject| {
             subject.engine.close(true);
