@@ -140,7 +140,7 @@ fn channels<const COUNT: usize>(directory: &Directory) -> [Channel; COUNT] {
 
 #[test]
 fn a_number_means_the_same_channel_as_long_as_who_found_it_is_pinned() {
-    explore(Effort { schedules: 3_000 }, || {
+    explore(Effort { schedules: 5_000 }, || {
         let directory = Arc::new(Directory::new(1));
         let channels: [Channel; 4] = channels(&directory);
         let work = |first: usize| {
