@@ -26,7 +26,7 @@ use tempfile::TempDir;
 use crate::model::{Model, Store};
 
 /// Users whom both writers count mentions of.
-const SHARED: [Id; 2] = [1, 2];
+const SHARED: [Id; 2] = [1, 5];
 
 /// Whom one writer has for himself.
 const OWN: Id = 3;
@@ -119,6 +119,12 @@ fn increment(user: Id, channel: Channel, by: u32) -> UserOperation {
 
 impl Subject {
     fn new(policy: Policy, with_journal: bool) -> Arc<Self> {
+        let by_shard = Engine::new(Config {
+            partitions: 2,
+            ..config(policy)
+        });
+        let [one, other] = SHARED.map(|user| by_shard.partition_of(user));
+        assert_ne!(one, other, "a batch is on two shards");
         let directory = directory();
         let journal = with_journal.then(|| journal(&directory.path().join("live")));
         let engine = Engine::with_journal(config(policy), journal);
@@ -223,14 +229,16 @@ impl Subject {
         }
     }
 
-    /// A commit that fails, or seems to: the store has it, late.
-    fn fail_to_commit(&self) {
+    /// A commit that fails, or seems to: the store gets it late.
+    fn fail_to_commit(&self, late: bool) {
         if let Some(commit) = self.engine.begin_commit(0, 3, LATER) {
             commit.write_ahead().run().unwrap();
-            let late = commit.batch().to_vec();
+            let batch = commit.batch().to_vec();
             drop(commit);
             thread::yield_now();
-            self.write(&late);
+            if late {
+                self.write(&batch);
+            }
         }
     }
 
@@ -381,10 +389,10 @@ fn spawn(
 fn everybody(subject: &Arc<Subject>) -> Vec<thread::JoinHandle<()>> {
     let count = |first: u32| {
         move |subject: &Subject| {
-            subject.count(&[increment(1, CHANNEL, first)]);
+            subject.count(&[increment(SHARED[0], CHANNEL, first)]);
             subject.count(&SHARED.map(|user| increment(user, BATCHES, first)));
-            subject.count(&[increment(2, CHANNEL, first)]);
-            subject.count(&[increment(1, CHANNEL, 10 * first)]);
+            subject.count(&[increment(SHARED[1], CHANNEL, first)]);
+            subject.count(&[increment(SHARED[0], CHANNEL, 10 * first)]);
         }
     };
     let own = |subject: &Subject| {
@@ -412,8 +420,9 @@ fn everybody(subject: &Arc<Subject>) -> Vec<thread::JoinHandle<()>> {
     };
     let serve_badly = |subject: &Subject| {
         subject.load();
-        subject.fail_to_commit();
+        subject.fail_to_commit(true);
         subject.fail_to_load();
+        subject.fail_to_commit(false);
         subject.commit(3);
     };
     vec![
@@ -552,7 +561,7 @@ fn what_was_accepted_before_an_engine_closed_is_committed_and_nothing_after_it()
         let count = |first: u32| {
             spawn(&subject, move |subject| {
                 for by in [first, 10 * first] {
-                    subject.count(&[increment(1, CHANNEL, by)]);
+                    subject.count(&[increment(SHARED[0], CHANNEL, by)]);
                     subject.count(&SHARED.map(|user| increment(user, BATCHES, by)));
                 }
             })
@@ -566,8 +575,8 @@ fn what_was_accepted_before_an_engine_closed_is_committed_and_nothing_after_it()
             subject.engine.close(true);
             let known = subject.known.lock().unwrap().acknowledged.clone();
             subject.drain();
-            let one = increment(1, CHANNEL, 1).operation;
-            assert_eq!(subject.engine.apply(1, &one, NOW), Err(WriteError::Closed));
+            let one = increment(SHARED[0], CHANNEL, 1).operation;
+            assert_eq!(subject.engine.apply(SHARED[0], &one, NOW), Err(WriteError::Closed));
             let contents = subject.written.lock().unwrap().store.contents();
             for ((user, channel), count) in known {
                 assert!(contents.get(user, channel).counters[0] >= count);
