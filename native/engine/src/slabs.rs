@@ -277,7 +277,10 @@ enum Source {
 
 fn source(layout: Layout) -> Source {
     let bytes = layout.size();
-    if layout.align() > LINE || bytes == 0 || LARGEST < bytes && bytes < SLAB {
+    if cfg!(read_states_sanitize) {
+        // A sanitizer knows what is in use of that, and nothing of slabs.
+        Source::Global
+    } else if layout.align() > LINE || bytes == 0 || LARGEST < bytes && bytes < SLAB {
         Source::Global
     } else if bytes < SLAB {
         Source::Slabs

@@ -576,7 +576,10 @@ fn what_was_accepted_before_an_engine_closed_is_committed_and_nothing_after_it()
             let known = subject.known.lock().unwrap().acknowledged.clone();
             subject.drain();
             let one = increment(SHARED[0], CHANNEL, 1).operation;
-            assert_eq!(subject.engine.apply(SHARED[0], &one, NOW), Err(WriteError::Closed));
+            assert_eq!(
+                subject.engine.apply(SHARED[0], &one, NOW),
+                Err(WriteError::Closed)
+            );
             let contents = subject.written.lock().unwrap().store.contents();
             for ((user, channel), count) in known {
                 assert!(contents.get(user, channel).counters[0] >= count);
