@@ -65,7 +65,7 @@ pub struct Sought {
 }
 
 impl Sought {
-    fn partition(self) -> usize {
+    pub(crate) fn partition(self) -> usize {
         // The table uses the low bits.
         (self.hash >> (u64::BITS - PARTITION_BITS)) as usize
     }

@@ -126,15 +126,8 @@ fn whoever_calls_for_attention_is_attended_to() {
 /// Different ones of the same partition.
 fn channels<const COUNT: usize>(directory: &Directory) -> [Channel; COUNT] {
     let channel = |id| Channel { kind: 0, id };
-    // What is in the lowest bits of a number.
-    let partition = |id| {
-        let guard = pin();
-        let number = directory.acquire(channel(id), &guard);
-        directory.release(number, &guard);
-        number % 256
-    };
-    let first = partition(0);
-    let mut same = (0..).filter(|id| partition(*id) == first).map(channel);
+    let partition = |id| directory.seek(channel(id)).partition();
+    let mut same = (0..).filter(|id| partition(*id) == 0).map(channel);
     [(); COUNT].map(|()| same.next().unwrap())
 }
 
@@ -167,5 +160,32 @@ fn a_number_means_the_same_channel_as_long_as_who_found_it_is_pinned() {
         };
         join([0, 1, 2].map(work));
         assert_eq!(directory.len(), 0);
+    });
+}
+
+#[test]
+fn who_looks_for_a_channel_finds_it_while_the_table_grows() {
+    explore(Effort { schedules: 1_000 }, || {
+        let directory = Arc::new(Directory::new(1));
+        let channels: [Channel; 8] = channels(&directory);
+        let number = directory.acquire(channels[0], &pin());
+        let look = |_| {
+            spawn(&directory, move |directory| {
+                for _ in 0..3 {
+                    let guard = pin();
+                    let found = directory.find(directory.seek(channels[0]), &guard);
+                    assert_eq!(found, Some(number));
+                }
+            })
+        };
+        // The first table has room for six, and is freed once it is replaced.
+        let grow = spawn(&directory, move |directory| {
+            for channel in &channels[1..] {
+                directory.acquire(*channel, &pin());
+            }
+            (0..3).for_each(|_| pin().flush());
+        });
+        join([(); 2].map(look).into_iter().chain([grow]));
+        assert_eq!(directory.len(), channels.len());
     });
 }
