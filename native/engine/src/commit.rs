@@ -2,9 +2,10 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use crossbeam_epoch::{Guard, pin};
+use crossbeam_epoch::Guard;
+use read_states_sync::atomic::{AtomicBool, Ordering::Relaxed};
+use read_states_sync::pin;
 
 use crate::batch::{BatchBuilder, Entry, Row, Version};
 use crate::due::Due;

@@ -19,13 +19,13 @@
 //! - References that reached zero are never raised again; the channel gets another number.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ahash::RandomState;
 use allocator_api2::boxed::Box;
 use crossbeam_epoch::{Atomic, Guard, Owned};
-use parking_lot::Mutex;
+use read_states_sync::Mutex;
+use read_states_sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::fail_point::fail_point;
 use crate::id::Channel;
@@ -66,7 +66,7 @@ pub struct Sought {
 }
 
 impl Sought {
-    fn partition(self) -> usize {
+    pub(crate) fn partition(self) -> usize {
         // The table uses the low bits.
         (self.hash >> (u64::BITS - PARTITION_BITS)) as usize
     }
@@ -199,16 +199,34 @@ fn segment_len(segment: usize) -> usize {
 
 /// Slots that take no memory before they are used: a segment has room for as many as there are.
 fn new_slots(count: usize) -> Box<[Slot], Slabs> {
-    let slots = Box::new_zeroed_slice_in(count, Slabs);
     // SAFETY: what is zero throughout is a slot without references: atomic numbers are like plain ones.
-    unsafe { slots.assume_init() }
+    unsafe { new_zeroed(count) }
 }
 
 fn new_table(cells: usize) -> Table {
     const { assert!(EMPTY == 0) };
-    let cells = Box::new_zeroed_slice_in(cells, Slabs);
     // SAFETY: what is zero throughout are cells that are empty: atomic numbers are like plain ones.
-    unsafe { cells.assume_init() }
+    unsafe { new_zeroed(cells) }
+}
+
+/// Memory that is zero throughout.
+///
+/// # Safety
+///
+/// That is the default value.
+#[cfg(not(feature = "shuttle"))]
+unsafe fn new_zeroed<T: Default>(count: usize) -> Box<[T], Slabs> {
+    let zeroed = Box::new_zeroed_slice_in(count, Slabs);
+    // SAFETY: the caller says that it is a value.
+    unsafe { zeroed.assume_init() }
+}
+
+/// The same of shuttle's atomics, which know more than a number.
+#[cfg(feature = "shuttle")]
+unsafe fn new_zeroed<T: Default>(count: usize) -> Box<[T], Slabs> {
+    let mut values = allocator_api2::vec::Vec::new_in(Slabs);
+    values.resize_with(count, T::default);
+    values.into_boxed_slice()
 }
 
 impl Directory {
@@ -473,7 +491,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crossbeam_epoch::pin;
+    use read_states_sync::pin;
 
     fn channel(id: u64) -> Channel {
         Channel { kind: 0, id }

@@ -1,11 +1,9 @@
 //! The engine: shards, and what goes across them.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-
 use ahash::{AHashMap, RandomState};
-use crossbeam_epoch::pin;
-use parking_lot::{Mutex, MutexGuard, RwLock};
 use read_states_journal::Journal;
+use read_states_sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use read_states_sync::{Mutex, MutexGuard, RwLock, pin};
 use serde::Deserialize;
 
 use crate::batch::Version;

@@ -1,6 +1,6 @@
 //! Read states that are in no table any more, and how they are freed.
 
-use crossbeam_epoch::pin;
+use read_states_sync::pin;
 
 use crate::shared::Shared;
 use crate::totals::adjust;

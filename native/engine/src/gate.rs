@@ -1,10 +1,9 @@
 //! Waiting until all who are inside now have left, without keeping anybody out.
 
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::thread;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use read_states_sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use read_states_sync::{Mutex, thread};
 
 /// Those who are inside are counted by the round in which they came; who waits begins the next round.
 #[derive(Debug, Default)]
@@ -50,7 +49,7 @@ impl Drop for Inside<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
+    use read_states_sync::atomic::AtomicBool;
 
     use super::*;
 

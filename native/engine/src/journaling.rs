@@ -28,11 +28,11 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use crossbeam_epoch::{Guard, pin};
-use parking_lot::Mutex;
+use crossbeam_epoch::Guard;
 use read_states_journal::{Journal, Refusal, Reservation};
+use read_states_sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use read_states_sync::{Mutex, pin};
 
 use crate::batch::{Entry, Version};
 use crate::engine::{Engine, UserOperation};

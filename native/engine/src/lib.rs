@@ -78,6 +78,8 @@ pub mod read_state;
 mod read_state_set;
 mod recency;
 pub mod recovery;
+#[cfg(all(test, feature = "shuttle"))]
+mod schedules;
 mod shard;
 mod shared;
 mod slabs;

@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use crossbeam_epoch::pin;
+use read_states_sync::pin;
 use scopeguard::ScopeGuard;
 
 use crate::batch::{Batch, BatchError, Entry, Row, Version};

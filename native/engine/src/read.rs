@@ -1,8 +1,8 @@
 //! Reading: one read state, a list, a sum.
 
-use std::sync::atomic::Ordering::Relaxed;
-
-use crossbeam_epoch::{Guard, pin};
+use crossbeam_epoch::Guard;
+use read_states_sync::atomic::Ordering::Relaxed;
+use read_states_sync::pin;
 
 use crate::block::MAX_BLOCK;
 use crate::directory::Directory;

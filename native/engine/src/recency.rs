@@ -8,7 +8,8 @@
 //! turn, and comes back with his number when he is clean.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use read_states_sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::fail_point::fail_point;
 use crate::id::Id;

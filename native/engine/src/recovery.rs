@@ -7,10 +7,10 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::Ordering::Relaxed;
 
 use ahash::AHashMap;
 use read_states_journal::{Damage, Reader};
+use read_states_sync::atomic::Ordering::Relaxed;
 
 use crate::batch::Version;
 use crate::engine::Engine;

@@ -5,7 +5,8 @@
 
 use std::mem;
 
-use crossbeam_epoch::{Guard, pin};
+use crossbeam_epoch::Guard;
+use read_states_sync::pin;
 
 use crate::batch::Version;
 use crate::directory::Sought;

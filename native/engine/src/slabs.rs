@@ -41,6 +41,7 @@ const NONE: u16 = u16::MAX;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Slabs;
 
+// One of parking_lot in tests of schedules too: it outlives each of them, and nobody stops while holding it.
 static POOL: Mutex<Pool> = Mutex::new(Pool::new());
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
@@ -277,7 +278,10 @@ enum Source {
 
 fn source(layout: Layout) -> Source {
     let bytes = layout.size();
-    if layout.align() > LINE || bytes == 0 || LARGEST < bytes && bytes < SLAB {
+    if cfg!(read_states_sanitize) {
+        // A sanitizer knows what is in use of that, and nothing of slabs.
+        Source::Global
+    } else if layout.align() > LINE || bytes == 0 || LARGEST < bytes && bytes < SLAB {
         Source::Global
     } else if bytes < SLAB {
         Source::Slabs

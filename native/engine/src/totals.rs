@@ -1,6 +1,6 @@
 //! Sums over all shards, and the bounds they are held against.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use read_states_sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Bounds that can change while the engine runs.
 #[derive(Debug)]

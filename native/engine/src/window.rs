@@ -10,8 +10,7 @@
 //! other. The operations on a shard that somebody else has are carried out one by one, after
 //! the others.
 
-use crossbeam_epoch::pin;
-use parking_lot::MutexGuard;
+use read_states_sync::{MutexGuard, pin};
 
 use crate::directory::Sought;
 use crate::engine::{Engine, UserOperation};

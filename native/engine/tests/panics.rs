@@ -2,10 +2,10 @@
 //!
 //!     cargo test -p read_states_engine --features fail_points --test panics
 
-#[allow(dead_code)]
+#![cfg(feature = "fail_points")]
+
 #[path = "engine/model.rs"]
 mod model;
-#[allow(dead_code)]
 #[path = "engine/store.rs"]
 mod store;
 
@@ -190,8 +190,7 @@ impl World {
             }
             Step::Get(user, channel) => {
                 if let Found::Resident(state) = self.engine.get(*user, *channel).unwrap() {
-                    let expected = self.model.0.get(&(*user, *channel));
-                    assert_eq!(state, expected.copied().unwrap_or_default());
+                    assert_eq!(state, self.model.get(*user, *channel));
                 }
             }
             Step::List(user) => {

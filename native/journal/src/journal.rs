@@ -1,16 +1,19 @@
 //! The segments of a directory: one that is appended to, those before it, and one ready to be next.
 
+#[cfg(all(test, feature = "shuttle"))]
+mod schedules;
+
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crossbeam_epoch::{Atomic, Guard, Owned};
-use parking_lot::Mutex;
 use read_states_directory::{Lock, Refused, create};
+use read_states_sync::atomic::Ordering::{Relaxed, SeqCst};
+use read_states_sync::atomic::{AtomicBool, AtomicU64};
+use read_states_sync::{Mutex, pin};
 
 use crate::error::{OpenError, Refusal};
 use crate::reader::{Found, Reader};
@@ -159,7 +162,7 @@ impl Journal {
     /// Writes down a number that outlives all segments, if it is higher than all before.
     pub fn mark(&self, value: u64) {
         let value = self.mark.fetch_max(value, SeqCst).max(value);
-        let guard = crossbeam_epoch::pin();
+        let guard = pin();
         loop {
             let segment = self.current(&guard);
             segment.mark(value);
@@ -182,6 +185,8 @@ impl Journal {
 
     #[inline]
     fn current<'g>(&self, guard: &'g Guard) -> &'g Arc<Segment> {
+        #[cfg(feature = "shuttle")]
+        read_states_sync::step();
         let current = self.current.load(SeqCst, guard);
         // SAFETY: it is never null, and a segment that was replaced is dropped only after everybody
         // who was pinned then has unpinned.
@@ -385,7 +390,7 @@ impl Journal {
                 Arc::clone(&sealed.segment)
             });
             let left = left.collect();
-            (left, Arc::clone(self.current(&crossbeam_epoch::pin())))
+            (left, Arc::clone(self.current(&pin())))
         };
         let mut done = vec![];
         for segment in &sealed {
@@ -417,7 +422,7 @@ impl Journal {
             files.closed = true;
             std::mem::take(&mut files.spares)
         };
-        let current = Arc::clone(self.current(&crossbeam_epoch::pin()));
+        let current = Arc::clone(self.current(&pin()));
         if current.is_empty() && self.is_marked_before() {
             // There are others, which have all that counts.
             left.push_back(current);
@@ -438,7 +443,7 @@ impl Journal {
     }
 
     fn forget_all(&self) -> io::Result<()> {
-        let guard = crossbeam_epoch::pin();
+        let guard = pin();
         for _ in 0..2 {
             if let Some(sealed) = self.newest_sealed() {
                 self.forget(sealed)?;

@@ -17,6 +17,9 @@ const PAGE: usize = 1 << 16;
 pub(crate) struct Map {
     words: NonNull<AtomicU64>,
     bytes: usize,
+    /// What was synced: all that a power cut leaves.
+    #[cfg(all(test, feature = "shuttle"))]
+    disk: std::sync::Mutex<Vec<u8>>,
 }
 
 // SAFETY: the mapping belongs to no thread, and all access is through atomics or by the system.
@@ -42,7 +45,12 @@ impl Map {
             )?
         };
         let words = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Map { words, bytes })
+        Ok(Map {
+            words,
+            bytes,
+            #[cfg(all(test, feature = "shuttle"))]
+            disk: std::sync::Mutex::new(vec![0; bytes]),
+        })
     }
 
     /// Has the system make every page ready to be written, which it would else do on the time of who writes
@@ -77,6 +85,8 @@ impl Map {
     #[inline]
     pub fn write(&self, at: usize, words: &[u64]) {
         assert!(at.is_multiple_of(8) && at + 8 * words.len() <= self.bytes);
+        #[cfg(feature = "shuttle")]
+        read_states_sync::step();
         for (index, word) in words.iter().enumerate() {
             // SAFETY: the place is in the mapping, and aligned, see above.
             let place = unsafe { self.words.add(at / 8 + index).as_ref() };
@@ -86,6 +96,10 @@ impl Map {
 
     /// Waits until the pages of this range are on the disk.
     pub fn sync(&self, from: usize, to: usize) -> io::Result<()> {
+        #[cfg(feature = "shuttle")]
+        read_states_sync::step();
+        #[cfg(all(test, feature = "shuttle"))]
+        self.note_synced(from, to.min(self.bytes));
         let from = from / PAGE * PAGE;
         let to = to.min(self.bytes);
         if from < to {
@@ -99,6 +113,26 @@ impl Map {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, feature = "shuttle"))]
+impl Map {
+    /// What was synced, and zeros.
+    pub fn on_disk(&self) -> Vec<u8> {
+        self.disk.lock().unwrap().clone()
+    }
+
+    /// These bytes and no others, although the system syncs whole pages.
+    fn note_synced(&self, from: usize, to: usize) {
+        let mut disk = self.disk.lock().unwrap();
+        let disk = &mut disk[from..to.max(from)];
+        // SAFETY: the range is in the mapping and the copy of it, and all threads of shuttle are one of the system's, so
+        // nobody writes meanwhile.
+        unsafe {
+            let words = self.words.as_ptr().cast::<u8>().add(from);
+            words.copy_to_nonoverlapping(disk.as_mut_ptr(), disk.len());
+        }
     }
 }
 

@@ -12,10 +12,10 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-use parking_lot::Mutex;
+use read_states_sync::Mutex;
+use read_states_sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use read_states_sync::atomic::{AtomicBool, AtomicUsize};
 use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::error::OpenError;
@@ -234,6 +234,12 @@ impl Segment {
             last: to,
         };
         Ok(more)
+    }
+
+    /// What a power cut leaves of it.
+    #[cfg(all(test, feature = "shuttle"))]
+    pub fn on_disk(&self) -> Vec<u8> {
+        self.map.on_disk()
     }
 
     /// Its number and its file.

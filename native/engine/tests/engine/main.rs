@@ -3,5 +3,7 @@
 mod bounds;
 mod large_users;
 mod model;
+#[cfg(feature = "shuttle")]
+mod schedules;
 mod store;
 mod threads;

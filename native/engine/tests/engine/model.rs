@@ -25,6 +25,11 @@ impl Model {
         }
     }
 
+    #[allow(dead_code, reason = "not all tests that share this need it")]
+    pub fn get(&self, user: Id, channel: Channel) -> ReadState {
+        self.0.get(&(user, channel)).copied().unwrap_or_default()
+    }
+
     pub fn list(&self, user: Id, query: Query) -> Vec<(Channel, ReadState)> {
         let states = self.0.iter().filter(|((owner, _), _)| *owner == user);
         states

@@ -11,7 +11,7 @@ use read_states_engine::read_state::ReadState;
 type Written = (Version, Option<(u64, ReadState)>);
 
 /// Rows and deletes with their versions.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Store {
     rows: BTreeMap<(Id, Channel), Written>,
     deleted: BTreeMap<Id, Version>,
@@ -84,6 +84,13 @@ impl Store {
             });
         }
         page.finish()
+    }
+
+    /// As a store may that knows that no commit can arrive that is older.
+    #[allow(dead_code, reason = "only the tests of schedules do")]
+    pub fn forget_deletes(&mut self) {
+        self.rows.retain(|_, (_, row)| row.is_some());
+        self.deleted.clear();
     }
 
     pub fn contents(&self) -> Model {
