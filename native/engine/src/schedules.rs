@@ -5,26 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize as Plain, Ordering::SeqCst};
 
 use read_states_sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use read_states_sync::{Effort, Mutex, explore, pin, step, thread};
+use read_states_sync::{Effort, Mutex, explore, join, pin, spawn, step};
 
 use crate::directory::Directory;
 use crate::gate::Gate;
 use crate::id::Channel;
 use crate::totals::{Bounds, Totals};
-
-fn spawn<T: Send + Sync + 'static>(
-    shared: &Arc<T>,
-    body: impl FnOnce(&T) + Send + 'static,
-) -> thread::JoinHandle<()> {
-    let shared = Arc::clone(shared);
-    thread::spawn(move || body(&shared))
-}
-
-fn join(threads: impl IntoIterator<Item = thread::JoinHandle<()>>) {
-    for thread in threads {
-        thread.join().unwrap();
-    }
-}
 
 #[test]
 fn who_waits_at_a_gate_waits_for_all_who_were_inside() {

@@ -79,6 +79,24 @@ pub mod thread {
     }
 }
 
+/// Begins a thread of a test, which shares something with the others.
+pub fn spawn<T: Send + Sync + 'static>(
+    shared: &Arc<T>,
+    body: impl FnOnce(&T) + Send + 'static,
+) -> thread::JoinHandle<()> {
+    let shared = Arc::clone(shared);
+    thread::spawn(move || body(&shared))
+}
+
+/// Waits for threads.
+pub fn join(threads: impl IntoIterator<Item = thread::JoinHandle<()>>) {
+    for thread in threads {
+        thread
+            .join()
+            .expect("shuttle ends the test where a thread panics");
+    }
+}
+
 shuttle::lazy_static! {
     /// Of one run: what other runs and tests pin keeps nothing of this one alive.
     static ref COLLECTOR: Collector = Collector::new();

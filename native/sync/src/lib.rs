@@ -2,7 +2,7 @@
 //! crossbeam-epoch, under one name each, so that shuttle's can take their place.
 //!
 //! With the feature `shuttle` each use of one is a place where shuttle may go on with another thread, and a test
-//! [explores](explore) many such schedules, each of which can be run again. Without it, which is always but for
+//! explores (`explore`) many such schedules, each of which can be run again. Without it, which is always but for
 //! `script/schedules`, this is nothing but other names for the same types.
 //!
 //! Shuttle takes every atomic for sequentially consistent: a wrong `Ordering` it does not find. Loom would, but not
@@ -13,7 +13,7 @@
 mod explore;
 
 #[cfg(feature = "shuttle")]
-pub use explore::{Effort, atomic, explore, pin, step, thread};
+pub use explore::{Effort, atomic, explore, join, pin, spawn, step, thread};
 #[cfg(feature = "shuttle")]
 pub use shuttle_parking_lot::{Mutex, MutexGuard, RwLock};
 

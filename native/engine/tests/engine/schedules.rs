@@ -20,7 +20,7 @@ use read_states_engine::now::Now;
 use read_states_engine::operation::{Change, Operation};
 use read_states_engine::read::{Found, Query};
 use read_states_journal::{Journal, Options};
-use read_states_sync::{Effort, explore, thread};
+use read_states_sync::{Effort, explore, join, spawn, thread};
 use tempfile::TempDir;
 
 use crate::model::Model;
@@ -378,14 +378,6 @@ impl Subject {
     }
 }
 
-fn spawn(
-    subject: &Arc<Subject>,
-    body: impl FnOnce(&Subject) + Send + 'static,
-) -> thread::JoinHandle<()> {
-    let subject = Arc::clone(subject);
-    thread::spawn(move || body(&subject))
-}
-
 /// The writers, a reader, and two who load and commit.
 fn everybody(subject: &Arc<Subject>) -> Vec<thread::JoinHandle<()>> {
     let count = |first: u32| {
@@ -434,12 +426,6 @@ fn everybody(subject: &Arc<Subject>) -> Vec<thread::JoinHandle<()>> {
         spawn(subject, serve),
         spawn(subject, serve_badly),
     ]
-}
-
-fn join(threads: impl IntoIterator<Item = thread::JoinHandle<()>>) {
-    for thread in threads {
-        thread.join().unwrap();
-    }
 }
 
 fn with_policy(policy: Policy, schedules: usize) {

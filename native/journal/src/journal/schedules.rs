@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use read_states_sync::{Effort, explore, pin, thread};
+use read_states_sync::{Effort, explore, join, pin, spawn};
 use tempfile::TempDir;
 
 use super::{Journal, Options, segments};
@@ -166,20 +166,6 @@ fn read(directory: &Path) -> (BTreeSet<u64>, u64) {
         })
         .unwrap();
     (words, header.map_or(0, |header| header.mark))
-}
-
-fn spawn(
-    subject: &Arc<Subject>,
-    body: impl Fn(&Subject) + Send + 'static,
-) -> thread::JoinHandle<()> {
-    let subject = Arc::clone(subject);
-    thread::spawn(move || body(&subject))
-}
-
-fn join(threads: impl IntoIterator<Item = thread::JoinHandle<()>>) {
-    for thread in threads {
-        thread.join().unwrap();
-    }
 }
 
 #[test]
