@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use crossbeam_epoch::pin;
 
-use crate::batch::{Batch, BatchError, Entry, Row, Version};
+use crate::batch::{Batch, BatchError, Entry, MAX_VERSION, Row, Version};
 use crate::engine::Engine;
 use crate::id::{Channel, Id};
 use crate::load_queue::Wanted;
@@ -25,9 +25,6 @@ use crate::user::Resident;
 /// very many holds nobody up.
 const MERGED_UNDER_LOCK: usize = 256;
 const MERGED_AT_ONCE: usize = 1_024;
-
-/// No clock gives a version like this. Versions above it would leave no room for later ones.
-const MAX_VERSION: Version = 1 << 62;
 
 /// A load under way: give it the pages of the store with [`Load::add`], then [`Load::finish`] it.
 /// Dropped unfinished, it has failed: operations that waited go on waiting.
