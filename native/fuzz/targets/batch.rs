@@ -19,7 +19,10 @@ fuzz_target!(|bytes: &[u8]| {
     let entries: Vec<Entry> = batch.map(Result::unwrap).collect();
     let mut builder = BatchBuilder::new(counters);
     entries.iter().for_each(|entry| builder.push(entry));
-    let again = Batch::check(&builder.finish()).unwrap().map(Result::unwrap).collect::<Vec<_>>();
+    let again = Batch::check(&builder.finish())
+        .unwrap()
+        .map(Result::unwrap)
+        .collect::<Vec<_>>();
     assert_eq!(again, entries);
 
     let store = MemoryData::new().open(counters);
@@ -29,7 +32,10 @@ fuzz_target!(|bytes: &[u8]| {
     users.dedup();
     let page = store.load(&users, None, usize::MAX).unwrap();
     assert_eq!(store.scan(None, usize::MAX).unwrap(), page);
-    let kept = Batch::check(&page.batch).unwrap().map(Result::unwrap).collect::<Vec<_>>();
+    let kept = Batch::check(&page.batch)
+        .unwrap()
+        .map(Result::unwrap)
+        .collect::<Vec<_>>();
     assert!(kept.iter().all(|entry| entries.contains(entry)));
 
     let config = Config {
@@ -49,8 +55,12 @@ fuzz_target!(|bytes: &[u8]| {
     if load.add(bytes).is_ok() {
         load.finish(Now::default());
         for user in users {
-            let rows = entries.iter().filter(|entry| matches!(entry, Entry::Row(row) if row.user == user));
-            let Ok(Found::Resident(list)) = engine.list(user, Query::default(), true, Now::default()) else {
+            let rows = entries
+                .iter()
+                .filter(|entry| matches!(entry, Entry::Row(row) if row.user == user));
+            let Ok(Found::Resident(list)) =
+                engine.list(user, Query::default(), true, Now::default())
+            else {
                 panic!("{user} was loaded");
             };
             assert!(list.len() <= rows.count());

@@ -43,10 +43,14 @@ fuzz_target!(|bytes: &[u8]| {
         }
         assert_eq!(records, expected);
         // Zeros at the end are room for more.
-        let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let end = bytes
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 1);
         lost.retain(|at| *at < end);
         let damage = reader.damage().iter();
-        let reported = damage.flat_map(|damage| damage.at - HEADER..damage.at - HEADER + damage.bytes);
+        let reported =
+            damage.flat_map(|damage| damage.at - HEADER..damage.at - HEADER + damage.bytes);
         assert_eq!(reported.collect::<Vec<_>>(), lost);
     });
 });

@@ -326,3 +326,38 @@ impl fmt::Debug for FjallTable {
         f.debug_tuple("FjallTable").field(&self.path).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ops::Bound;
+
+    #[test]
+    fn after_a_panic_in_a_call_every_call_is_the_same_error() {
+        let root = tempfile::tempdir().unwrap();
+        let counters = ["count".to_owned()];
+        let open = || FjallTable::open(Directory::open(root.path(), &counters).unwrap(), 1);
+        let table = open().unwrap();
+        let floor = || Changes::from([(Key::Floor, Some(Record::deleted(5)))]);
+        table.write(floor(), true).unwrap();
+
+        // As deep inside of fjall's reading as one of ours can be.
+        let all = (Bound::Unbounded, Bound::Included(Key::Floor));
+        let visit = |each: &mut dyn FnMut(Key, Record) -> ControlFlow<()>| {
+            table.visit(&mut std::iter::once(all), each)
+        };
+        let calls = [
+            visit(&mut |_, _| panic!("what fjall says")),
+            visit(&mut |_, _| unreachable!()),
+            table.get(Key::Floor).map(drop),
+            table.write(floor(), true),
+        ];
+        for call in calls {
+            let error = call.unwrap_err();
+            assert_eq!(error.reason(), "damaged");
+            assert!(error.to_string().ends_with("what fjall says"), "{error}");
+        }
+        drop(table);
+        assert_eq!(open().unwrap().get(Key::Floor).unwrap().unwrap().version, 5);
+    }
+}
