@@ -49,7 +49,8 @@ defmodule ReadStates.MixProject do
     [
       licenses: ["MIT"],
       links: %{},
-      files: ~w(lib native/compile.exs native/*/src native/*/Cargo.toml Cargo.toml Cargo.lock
+      files:
+        ~w(lib native/compile.exs native/{directory,engine,journal,nif,stores}/{src,Cargo.toml} Cargo.toml Cargo.lock
         mix.exs .formatter.exs README.md CHANGELOG.md LICENSE guides)
     ]
   end

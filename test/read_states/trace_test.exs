@@ -164,6 +164,12 @@ defmodule ReadStates.TraceTest do
     end
   end
 
+  test "whatever is damaged, it is read or refused", %{tmp_dir: tmp_dir} do
+    # For as long as you like: script/fuzz trace.
+    counts = ReadStates.TraceFuzz.run(Path.join(tmp_dir, "trace"), 1..400)
+    assert counts.whole > 10 and counts.refused > 200
+  end
+
   test "says why the file cannot be read", %{tmp_dir: tmp_dir} do
     missing = Path.join(tmp_dir, "missing")
 

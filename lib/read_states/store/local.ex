@@ -24,11 +24,16 @@ defmodule ReadStates.Store.Local do
   | `:not_ours` | there is something else, or the store of a version of the library that this one cannot read; it is left as it is |
   | `:counters_changed` | the instance's counters do not start with those the store was written with, in their order; new ones may only be appended |
   | `:damaged_header` | the file `read_states.json` in it cannot be understood |
-  | `:damaged` | the files below `rows` cannot be understood |
+  | `:damaged` | a file below `rows` is damaged, or what was committed is missing in it; the text names the file |
   | `:io` | the operating system refused something |
 
   Later calls return `{:error, {:io, text}}` when the operating system refuses something, for example because the disk is
   full, and work again as soon as it does not; `{:error, :busy}` while eight calls are under way; `{:error, {:damaged, text}}`; and `{:error, :closed}` after `c:ReadStates.Store.close/1`.
+
+  What is damaged is never taken for right: a damaged table (a file below `rows/keyspaces/1/tables`) is an error for the users in the damaged
+  places, and the others are read; any other damage is found at the start. How many commits are on disk is noted in the file `written`, so that
+  it is known when the end of a log (`rows/*.jnl`) is missing. Restore the directory from a backup; to go on without what is missing at the
+  end of the newest log, remove `written`. An end that a crash has cut off is no damage, for nothing of it was acknowledged.
   """
 
   @behaviour ReadStates.Store

@@ -16,6 +16,9 @@ use crate::read_state::{MAX_COUNTERS, ReadState};
 /// The stamp under which something was written, in microseconds; see [`crate::stamp`].
 pub type Version = u64;
 
+/// No clock gives a version above this. One would leave no room for later ones.
+pub(crate) const MAX_VERSION: Version = 1 << 62;
+
 const MAGIC: [u8; 4] = *b"RSB\x01";
 const HEADER: usize = 8;
 const ROW: u8 = 0;

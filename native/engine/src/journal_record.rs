@@ -13,7 +13,7 @@
 
 use read_states_journal::Tag;
 
-use crate::batch::Version;
+use crate::batch::{MAX_VERSION, Version};
 use crate::id::{Channel, Id};
 use crate::operation::{Change, Operation};
 use crate::read_state::{MAX_COUNTERS, ReadState};
@@ -29,6 +29,9 @@ const DELETE: u8 = 5;
 const DELETE_USER: u8 = 6;
 const BATCH_END: u8 = 7;
 const IN_BATCH: u8 = 128;
+
+/// Nobody counts batches up to this; as with versions, there is room for later ones.
+const MAX_BATCH: u64 = 1 << 62;
 
 /// Words of the record that says that a batch is whole.
 pub(crate) const END_WORDS: usize = 3;
@@ -157,7 +160,7 @@ pub(crate) fn decode(tag: Tag, words: &[u64]) -> Option<Said> {
         let [batch, records, oldest] = *words else {
             return None;
         };
-        return Some(Said::BatchEnd {
+        return (batch <= MAX_BATCH).then_some(Said::BatchEnd {
             batch,
             records,
             oldest,
@@ -169,12 +172,15 @@ pub(crate) fn decode(tag: Tag, words: &[u64]) -> Option<Said> {
         let (batch, words) = words.split_last()?;
         (Some(*batch), words)
     };
-    if usize::from(counter) >= MAX_COUNTERS {
-        return None;
-    }
     let [version, user, rest @ ..] = words else {
         return None;
     };
+    if usize::from(counter) >= MAX_COUNTERS
+        || *version > MAX_VERSION
+        || batch.is_some_and(|batch| batch > MAX_BATCH)
+    {
+        return None;
+    }
     let operation = match (what & !IN_BATCH, rest) {
         (DELETE_USER, []) => Operation::DeleteUser,
         (what, [id, rest @ ..]) => Operation::Change {
@@ -263,10 +269,10 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_said_is_read(
-            version in any::<u64>(),
+            version in 0..=MAX_VERSION,
             user in any::<u64>(),
             operation in operation(),
-            batch in any::<Option<u64>>(),
+            batch in prop::option::of(0..=MAX_BATCH),
         ) {
             let encoded = Encoded::operation(version, user, &operation, batch);
             let said = Said::Operation { version, user, operation, batch };
@@ -283,6 +289,19 @@ mod tests {
         ) {
             let _ = decode(tag, &words);
         }
+    }
+
+    #[test]
+    fn numbers_that_leave_no_room_for_later_ones_are_not_read() {
+        let decoded = |version, batch| {
+            let encoded = Encoded::operation(version, 1, &Operation::DeleteUser, batch);
+            decode(encoded.tag, encoded.words())
+        };
+        assert!(decoded(MAX_VERSION, Some(MAX_BATCH)).is_some());
+        assert_eq!(decoded(MAX_VERSION + 1, None), None);
+        assert_eq!(decoded(1, Some(MAX_BATCH + 1)), None);
+        let end = Encoded::batch_end(u64::MAX, 1, 0);
+        assert_eq!(decode(end.tag, end.words()), None);
     }
 
     #[test]

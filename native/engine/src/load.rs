@@ -9,7 +9,7 @@ use ahash::AHashMap;
 use read_states_sync::pin;
 use scopeguard::ScopeGuard;
 
-use crate::batch::{Batch, BatchError, Entry, Row, Version};
+use crate::batch::{Batch, BatchError, Entry, MAX_VERSION, Row, Version};
 use crate::engine::Engine;
 use crate::garbage::release;
 use crate::id::{Channel, Id};
@@ -27,9 +27,6 @@ use crate::user::{Resident, Unsettled};
 /// very many holds nobody up.
 const MERGED_UNDER_LOCK: usize = 256;
 const MERGED_AT_ONCE: usize = 1_024;
-
-/// No clock gives a version like this. Versions above it would leave no room for later ones.
-const MAX_VERSION: Version = 1 << 62;
 
 /// A load under way: give it the pages of the store with [`Load::add`], then [`Load::finish`] it.
 /// Dropped unfinished, it has failed: operations that waited go on waiting.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crossbeam_epoch::pin;
 use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng};
 use read_states_journal::{Damage, Journal, OpenError, Options, Refusal};
 use tempfile::TempDir;
 
@@ -293,5 +294,72 @@ proptest! {
             let missing = (128 + 24_000usize).saturating_sub(bytes.len().max(128));
             prop_assert!(lost <= hit && lost + missing + 24 >= hit, "{lost} of {hit}, {missing} cut");
         }
+    }
+}
+
+/// Records of all sizes, damaged at 10,000 places, one after the other.
+#[test]
+fn at_each_of_10_000_places_damage_costs_one_record_and_a_cut_those_after_it() {
+    let root = TempDir::new().unwrap();
+    let journal = open(root.path());
+    let mut written = vec![];
+    let mut ends = vec![];
+    let mut end = 128;
+    for word in 0..300u64 {
+        let record: Vec<u64> = (0..1 + word % 15).map(|at| !(word << 8 | at)).collect();
+        journal.append(TAG, &record, &pin()).unwrap();
+        end += 8 + 8 * record.len();
+        ends.push(end);
+        written.push(record);
+    }
+    drop(journal);
+    let path = root.path().join(&files(root.path())[0]);
+    // Nothing but room.
+    for empty in files(root.path()).iter().skip(1) {
+        fs::remove_file(root.path().join(empty)).unwrap();
+    }
+    let journal = open(root.path());
+    let mut reader = journal.reader();
+    let mut read = || {
+        let mut records = vec![];
+        let each = |tag, words: &[u64]| {
+            assert_eq!(tag, TAG);
+            records.push(words.to_vec());
+        };
+        reader.for_each(each).unwrap();
+        (records, reader.damage().to_vec())
+    };
+    assert_eq!(read(), (written.clone(), vec![]));
+
+    let mut whole = fs::read(&path).unwrap();
+    // Some of the room for more is enough.
+    whole.truncate(end + 1_000);
+    let mut random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    for case in 0..10_000 {
+        let at = random.random_range(128..end);
+        let hit = ends.partition_point(|end| *end <= at);
+        let from = if hit == 0 { 128 } else { ends[hit - 1] };
+        let (mut bytes, mut expected) = (whole.clone(), written.clone());
+        let to = if case % 4 == 0 {
+            // What is cut off cannot be told from what was never written, but half a record can.
+            bytes.truncate(at);
+            expected.truncate(hit);
+            let half = bytes[from..].iter().rposition(|byte| *byte != 0);
+            half.map_or(from, |last| from + last + 1)
+        } else {
+            bytes[at] ^= random.random_range(1..=255u8);
+            expected.remove(hit);
+            ends[hit]
+        };
+        fs::write(&path, &bytes).unwrap();
+        let (records, damage) = read();
+        assert!(records == expected, "at {at} of {}", bytes.len());
+        let lost = (from < to).then(|| Damage {
+            path: path.clone(),
+            at: from,
+            bytes: to - from,
+            zero: false,
+        });
+        assert_eq!(damage, Vec::from_iter(lost), "at {at}");
     }
 }

@@ -5,6 +5,7 @@
 //! read_states.json   the header
 //! rows/              the files of fjall
 //! rows.new/          the same, while they are first made
+//! written            how many writes are in them
 //! ```
 
 use crate::StoreError;
@@ -57,6 +58,11 @@ impl Directory {
             wanted.write(path)?;
         }
         Ok(directory)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Where fjall has its files. If there are none yet, `create` makes them;

@@ -66,9 +66,20 @@ impl StoreError {
 
     /// What fjall said about its files below `path`.
     pub(crate) fn fjall(path: &Path, error: fjall::Error) -> Self {
+        use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
         match error {
             fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
-                StoreError::io(path, error)
+                match error.kind() {
+                    // What fjall asks for is not in the file, or cannot be in any.
+                    InvalidData | InvalidInput | NotFound | UnexpectedEof => {
+                        StoreError::Damaged(path.to_owned(), error.to_string())
+                    }
+                    _ => StoreError::io(path, error),
+                }
+            }
+            fjall::Error::InvalidVersion(_) => {
+                let why = "it names another version".to_owned();
+                StoreError::Damaged(path.join("version"), why)
             }
             fjall::Error::Locked => StoreError::InUse(path.to_owned()),
             fjall::Error::Poisoned => {

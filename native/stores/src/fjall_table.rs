@@ -2,16 +2,23 @@
 
 use crate::StoreError;
 use crate::directory::Directory;
+use crate::fjall_files::{self, Batch, NUMBER};
 use crate::key::Key;
 use crate::record::Record;
 use crate::table::{Changes, KeyRange, Table};
+use crate::written::Written;
 use fjall::config::FilterPolicy;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable};
-use parking_lot::RwLock;
+use fjall::{
+    AbstractTree, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode,
+    Readable, UserValue,
+};
+use parking_lot::{Mutex, RwLock};
+use std::any::Any;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 const MIB: u64 = 1024 * 1024;
@@ -38,8 +45,13 @@ pub struct FjallTable {
     counters: usize,
     /// `None` after a failed write, until the files could be opened again.
     open: RwLock<Option<Open>>,
+    writes: Mutex<Writes>,
+    /// What fjall panicked with. Nobody knows what it has left behind, so it is not called again.
+    panicked: OnceLock<String>,
+    /// The file that is damaged, once it was looked for; `None` if none was found.
+    damaged: OnceLock<Option<PathBuf>>,
     /// Ours until fjall has let go of its files: fields are dropped in this order.
-    _directory: Directory,
+    directory: Directory,
 }
 
 struct Open {
@@ -47,17 +59,39 @@ struct Open {
     database: Database,
 }
 
+struct Writes {
+    /// The number of the last one in the table.
+    last: u64,
+    written: Written,
+}
+
 impl FjallTable {
     /// Opens the files in `directory`, or makes them. Rows are written with
     /// `counters` counters.
     pub fn open(directory: Directory, counters: usize) -> Result<Self, StoreError> {
         let path = directory.rows(|path| Open::new(path).map(drop))?;
+        let (open, last) = Open::checked(&path, &directory)?;
+        let written = Written::open(directory.path(), last)?;
         Ok(FjallTable {
-            open: RwLock::new(Some(Open::new(&path)?)),
+            open: RwLock::new(Some(open)),
+            writes: Mutex::new(Writes { last, written }),
+            panicked: OnceLock::new(),
+            damaged: OnceLock::new(),
             path,
             counters,
-            _directory: directory,
+            directory,
         })
+    }
+
+    /// Calls fjall, which panics in places when its files are damaged, unless it has done so before.
+    fn contained<R>(&self, call: impl FnOnce() -> Result<R, StoreError>) -> Result<R, StoreError> {
+        let damaged =
+            |why: &String| self.named(StoreError::Damaged(self.path.clone(), why.clone()));
+        if let Some(why) = self.panicked.get() {
+            return Err(damaged(why));
+        }
+        catch_unwind(AssertUnwindSafe(call))
+            .unwrap_or_else(|panic| Err(damaged(self.panicked.get_or_init(|| said(&*panic)))))
     }
 
     fn with<R>(
@@ -72,29 +106,77 @@ impl FjallTable {
     /// After a failed write, for example to a full disk, fjall refuses all
     /// others, for it does not know what of it is in the files. Reading them
     /// anew, it does.
-    fn reopen(&self) -> Result<(), StoreError> {
+    fn reopen(&self, writes: &mut Writes) -> Result<(), StoreError> {
         let mut open = self.open.write();
         if open.take().is_some() {
             // A worker holds its share of the old journal until just after the
             // database counted it as gone.
             std::thread::sleep(Duration::from_millis(100));
         }
-        *open = Some(Open::new(&self.path)?);
+        let (new, last) = Open::checked(&self.path, &self.directory)?;
+        *open = Some(new);
+        writes.last = last;
         Ok(())
     }
 
     fn error(&self, error: fjall::Error) -> StoreError {
-        StoreError::fjall(&self.path, error)
+        self.named(StoreError::fjall(&self.path, error))
     }
 
-    fn damaged(&self, what: &[u8]) -> StoreError {
+    /// The error with the file that is damaged, for which all of them are read, once.
+    fn named(&self, error: StoreError) -> StoreError {
+        named(error, &self.path, || {
+            let damaged = || fjall_files::damaged_table(&self.path);
+            self.damaged.get_or_init(damaged).clone()
+        })
+    }
+
+    fn unknown(&self, what: &[u8]) -> StoreError {
         StoreError::Damaged(self.path.clone(), format!("unknown entry {what:?}"))
     }
 }
 
 impl Open {
+    /// Opens files that are there: all that was said to be on the disk has to be in them. Also the number of
+    /// the last write in them.
+    fn checked(path: &Path, directory: &Directory) -> Result<(Self, u64), StoreError> {
+        let written = Written::read(directory.path())?.unwrap_or(0);
+        let first = fjall_files::check(path, written)?;
+        let open = Open::new(path)?;
+        let last = contained(path, || open.last(first))?;
+        if last < written {
+            let why = format!("the last write in it is {last}, but {written} were made");
+            return Err(StoreError::Damaged(path.to_owned(), why));
+        }
+        Ok((open, last))
+    }
+
+    /// The number of the last write, if none is missing between the tables and the first batch of the journals.
+    fn last(&self, first: Option<Batch>) -> Result<u64, fjall::Error> {
+        let number = |bytes: UserValue| {
+            let bytes = bytes.first_chunk().ok_or(fjall::Error::Unrecoverable)?;
+            Ok::<_, fjall::Error>(u64::from_le_bytes(*bytes))
+        };
+        let tree = &self.keyspace.tree;
+        if let Some(Batch {
+            order,
+            number: Some(first),
+        }) = first
+            && tree
+                .get_highest_persisted_seqno()
+                .is_none_or(|persisted| persisted < order)
+        {
+            let before = tree.get(NUMBER, order)?.map_or(Ok(0), number)?;
+            if before + 1 != first {
+                let why = fjall::JournalRecoveryError::InsufficientLength;
+                return Err(fjall::Error::JournalRecovery(why));
+            }
+        }
+        self.keyspace.get(NUMBER)?.map_or(Ok(0), number)
+    }
+
     fn new(path: &Path) -> Result<Self, StoreError> {
-        let open = || {
+        contained(path, || {
             let database = Database::builder(path)
                 .cache_size(CACHE)
                 .max_journaling_size(JOURNAL)
@@ -109,29 +191,24 @@ impl Open {
             };
             let keyspace = database.keyspace("records", options)?;
             Ok(Open { keyspace, database })
-        };
-        // Damaged files make fjall panic in places.
-        match catch_unwind(AssertUnwindSafe(open)) {
-            Ok(result) => result.map_err(|error| StoreError::fjall(path, error)),
-            Err(panic) => {
-                let why = panic
-                    .downcast_ref::<String>()
-                    .map(String::as_str)
-                    .or_else(|| panic.downcast_ref::<&str>().copied());
-                let why = why.unwrap_or("fjall panicked").to_owned();
-                Err(StoreError::Damaged(path.to_owned(), why))
-            }
-        }
+        })
     }
 
-    fn write(&self, changes: &Changes, counters: usize, durable: bool) -> Result<(), fjall::Error> {
+    fn write(
+        &self,
+        changes: &Changes,
+        number: u64,
+        counters: usize,
+        durable: bool,
+    ) -> Result<(), fjall::Error> {
         let mode = if durable {
             PersistMode::SyncData
         } else {
             PersistMode::Buffer
         };
-        let mut batch = OwnedWriteBatch::with_capacity(self.database.clone(), changes.len())
+        let mut batch = OwnedWriteBatch::with_capacity(self.database.clone(), changes.len() + 1)
             .durability(Some(mode));
+        batch.insert(&self.keyspace, NUMBER, number.to_le_bytes());
         for (key, record) in changes {
             match record {
                 Some(record) => {
@@ -144,13 +221,44 @@ impl Open {
     }
 }
 
+/// Calls fjall, which panics in places when its files below `path` are damaged, while they are opened.
+fn contained<R>(
+    path: &Path,
+    call: impl FnOnce() -> Result<R, fjall::Error>,
+) -> Result<R, StoreError> {
+    let error = match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(result)) => return Ok(result),
+        Ok(Err(error)) => StoreError::fjall(path, error),
+        Err(panic) => StoreError::Damaged(path.to_owned(), said(&*panic)),
+    };
+    Err(named(error, path, || fjall_files::damaged_table(path)))
+}
+
+/// The error with the file that is damaged instead of the directory with all of them.
+fn named(error: StoreError, rows: &Path, find: impl FnOnce() -> Option<PathBuf>) -> StoreError {
+    match error {
+        StoreError::Damaged(path, why) if path == rows => {
+            StoreError::Damaged(find().unwrap_or(path), why)
+        }
+        error => error,
+    }
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let said = panic.downcast_ref::<String>().map(String::as_str);
+    let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+    said.unwrap_or("fjall panicked").to_owned()
+}
+
 impl Table for FjallTable {
     fn get(&self, key: Key) -> Result<Option<Record>, StoreError> {
-        let value = self.with(|open| open.keyspace.get(key.to_bytes()))?;
-        let record = |value: fjall::UserValue| {
-            Record::from_bytes(&value).ok_or_else(|| self.damaged(&value))
-        };
-        value.map(record).transpose()
+        self.contained(|| {
+            let value = self.with(|open| open.keyspace.get(key.to_bytes()))?;
+            let record =
+                |value: UserValue| Record::from_bytes(&value).ok_or_else(|| self.unknown(&value));
+            value.map(record).transpose()
+        })
     }
 
     fn visit(
@@ -158,43 +266,98 @@ impl Table for FjallTable {
         ranges: &mut dyn Iterator<Item = KeyRange>,
         each: &mut dyn FnMut(Key, Record) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let open = self.open.read();
-        let open = open
-            .as_ref()
-            .ok_or_else(|| self.error(fjall::Error::Poisoned))?;
-        let snapshot = open.database.snapshot();
-        for (start, end) in ranges {
-            let range = (start.map(Key::to_bytes), end.map(Key::to_bytes));
-            for guard in snapshot.range(&open.keyspace, range) {
-                let (key, value) = guard.into_inner().map_err(|error| self.error(error))?;
-                let entry = Key::from_bytes(&key).zip(Record::from_bytes(&value));
-                let (key, record) = entry.ok_or_else(|| self.damaged(&key))?;
-                if each(key, record).is_break() {
-                    return Ok(());
+        self.contained(|| {
+            let open = self.open.read();
+            let open = open
+                .as_ref()
+                .ok_or_else(|| self.error(fjall::Error::Poisoned))?;
+            let snapshot = open.database.snapshot();
+            for (start, end) in ranges {
+                let range = (start.map(Key::to_bytes), end.map(Key::to_bytes));
+                for guard in snapshot.range(&open.keyspace, range) {
+                    let (key, value) = guard.into_inner().map_err(|error| self.error(error))?;
+                    let entry = Key::from_bytes(&key).zip(Record::from_bytes(&value));
+                    let (key, record) = entry.ok_or_else(|| self.unknown(&key))?;
+                    if each(key, record).is_break() {
+                        return Ok(());
+                    }
                 }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn write(&self, changes: Changes, durable: bool) -> Result<(), StoreError> {
-        let attempt = self
-            .open
-            .read()
-            .as_ref()
-            .map(|open| open.write(&changes, self.counters, durable));
-        match attempt {
-            None | Some(Err(fjall::Error::Poisoned)) => {
-                self.reopen()?;
-                self.with(|open| open.write(&changes, self.counters, durable))
+        self.contained(|| {
+            let mut writes = self.writes.lock();
+            let write =
+                |open: &Open, last: u64| open.write(&changes, last + 1, self.counters, durable);
+            let attempt = self
+                .open
+                .read()
+                .as_ref()
+                .map(|open| write(open, writes.last));
+            match attempt {
+                None | Some(Err(fjall::Error::Poisoned)) => {
+                    self.reopen(&mut writes)?;
+                    self.with(|open| write(open, writes.last))?;
+                }
+                Some(result) => result.map_err(|error| self.error(error))?,
             }
-            Some(result) => result.map_err(|error| self.error(error)),
-        }
+            writes.last += 1;
+            if durable {
+                writes.written.note(writes.last);
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Drop for FjallTable {
+    fn drop(&mut self) {
+        let open = self.open.get_mut().take();
+        // A panic of fjall while it closes damaged files is as good as a close: what was committed is synced.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(open)));
     }
 }
 
 impl fmt::Debug for FjallTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("FjallTable").field(&self.path).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ops::Bound;
+
+    #[test]
+    fn after_a_panic_in_a_call_every_call_is_the_same_error() {
+        let root = tempfile::tempdir().unwrap();
+        let counters = ["count".to_owned()];
+        let open = || FjallTable::open(Directory::open(root.path(), &counters).unwrap(), 1);
+        let table = open().unwrap();
+        let floor = || Changes::from([(Key::Floor, Some(Record::deleted(5)))]);
+        table.write(floor(), true).unwrap();
+
+        // As deep inside of fjall's reading as one of ours can be.
+        let all = (Bound::Unbounded, Bound::Included(Key::Floor));
+        let visit = |each: &mut dyn FnMut(Key, Record) -> ControlFlow<()>| {
+            table.visit(&mut std::iter::once(all), each)
+        };
+        let calls = [
+            visit(&mut |_, _| panic!("what fjall says")),
+            visit(&mut |_, _| unreachable!()),
+            table.get(Key::Floor).map(drop),
+            table.write(floor(), true),
+        ];
+        for call in calls {
+            let error = call.unwrap_err();
+            assert_eq!(error.reason(), "damaged");
+            assert!(error.to_string().ends_with("what fjall says"), "{error}");
+        }
+        drop(table);
+        assert_eq!(open().unwrap().get(Key::Floor).unwrap().unwrap().version, 5);
     }
 }

@@ -6,6 +6,8 @@
 //! 2 | user [| kind | channel]                          records
 //! ```
 //!
+//! A table may keep something of its own under keys that start with 3.
+//!
 //! Numbers are big-endian, so the bytes are ordered as the keys are: a user's
 //! own delete comes before the user's read states. One key space holds all
 //! three, because fjall keeps its journal until every key space in it was

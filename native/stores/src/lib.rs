@@ -5,6 +5,7 @@
 
 mod directory;
 mod error;
+mod fjall_files;
 mod fjall_table;
 mod header;
 mod instance;
@@ -15,6 +16,7 @@ pub mod record;
 mod store;
 pub mod table;
 pub mod versioned;
+mod written;
 
 pub use error::StoreError;
 pub use instance::Instance;

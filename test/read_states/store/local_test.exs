@@ -75,6 +75,46 @@ defmodule ReadStates.Store.LocalTest do
       assert reason(path) == :damaged
     end
 
+    test "with a damaged table is refused, or its rows are, by a sentence that names the file", %{
+      tmp_dir: dir
+    } do
+      # Writes that fill some tables: those of 16 MB.
+      path = Path.join(dir, "damaged")
+      {:ok, store, 0} = Local.open([path: path], @context)
+
+      for user <- 1..12 do
+        :ok = commit(store, for(channel <- 1..15_000, do: row(user, channel, user)))
+      end
+
+      :ok = Local.close(store)
+      tables = Path.wildcard(Path.join(path, "rows/keyspaces/1/tables/*"))
+      assert tables != []
+      # Some may be left from before a merge, and matter to nobody.
+      whole = Map.new(tables, &{&1, File.read!(&1)})
+
+      # In a block of rows, and at the end, which is read first.
+      for place <- [fn _size -> 1_000 end, &(&1 - 20)] do
+        for {table, bytes} <- whole do
+          at = place.(byte_size(bytes))
+          <<before::binary-size(at), byte, rest::binary>> = bytes
+          File.write!(table, <<before::binary, 255 - byte, rest::binary>>)
+        end
+
+        assert [_ | _] = problems = problems(path, 1..12)
+
+        for {reason, text} <- problems do
+          assert reason == :damaged
+          assert Enum.any?(tables, &(text =~ "#{&1}: damaged: "))
+        end
+
+        for {table, bytes} <- whole, do: File.write!(table, bytes)
+      end
+
+      {:ok, store, 12} = Local.open([path: path], @context)
+      assert length(rows(scan(store))) == 12 * 15_000
+      :ok = Local.close(store)
+    end
+
     test "written with other counters is refused", %{opts: [path: path], store: store} do
       :ok = Local.close(store)
       assert reason(path, %{@context | counters: [:unread]}) == :counters_changed
@@ -159,6 +199,20 @@ defmodule ReadStates.Store.LocalTest do
       end
 
     assert last >= 198
+  end
+
+  defp problems(path, users) do
+    case Local.open([path: path], @context) do
+      {:ok, store, _floor} ->
+        problems =
+          for user <- users, {:error, problem} <- [Local.load(store, [user], nil)], do: problem
+
+        :ok = Local.close(store)
+        problems
+
+      {:error, problem} ->
+        [problem]
+    end
   end
 
   defp await_open(path, tries) do

@@ -1,0 +1,127 @@
+defmodule ReadStates.TraceFuzz do
+  @moduledoc """
+  Damages traces at random, plain and gzip, and checks that each is read to its end or to a `ReadStates.Trace.Error`, and
+  that what was read until then is a trace.
+  """
+
+  alias ReadStates.Trace
+
+  @largest 0xFFFF_FFFF_FFFF_FFFF
+  @tokens [
+    "\t",
+    "\n",
+    "\r\n",
+    ",",
+    "*",
+    "0",
+    "-1",
+    "18446744073709551615",
+    "18446744073709551616",
+    "\0",
+    "\xFF",
+    "ü",
+    <<0x1F, 0x8B>>,
+    <<0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 3>>
+  ]
+
+  @doc """
+  Reads the traces of `seeds`, each damaged in its own way, from a file at `path`. Returns how many were
+  read whole and how many were refused. Raises at the first that is read as neither, and names its seed.
+  """
+  @spec run(Path.t(), Enumerable.t()) :: %{whole: non_neg_integer, refused: non_neg_integer}
+  def run(path, seeds) do
+    Enum.reduce(seeds, %{whole: 0, refused: 0}, fn seed, counts ->
+      Map.update!(counts, check(path, seed), &(&1 + 1))
+    end)
+  end
+
+  defp check(path, seed) do
+    :rand.seed(:exsss, seed)
+    File.write!(path, damaged())
+    {lines, ending} = read(path)
+
+    # Written anew, they are the same lines.
+    File.write!(path, Enum.map(lines, &line/1))
+    {^lines, :whole} = read(path)
+    ending
+  rescue
+    problem ->
+      message = "seed #{seed}: #{Exception.format(:error, problem, __STACKTRACE__)}"
+      reraise RuntimeError, [message: message], __STACKTRACE__
+  end
+
+  defp read(path) do
+    # What was read before the error is kept by the process, for the stream cannot return it.
+    Process.put(__MODULE__, [])
+
+    ending =
+      try do
+        path
+        |> Trace.stream!()
+        |> Enum.each(&Process.put(__MODULE__, [&1 | Process.get(__MODULE__)]))
+
+        :whole
+      rescue
+        error in Trace.Error ->
+          # Named, and readable.
+          true = String.starts_with?(error.message, path) and String.valid?(error.message)
+          :refused
+      end
+
+    {Enum.reverse(Process.delete(__MODULE__)), ending}
+  end
+
+  defp line({message, seconds, channel, sender, mentioned}) do
+    for id <- [message, seconds, channel, sender], do: true = id in 0..@largest
+    users = if mentioned == :everybody, do: "*", else: Enum.map_join(mentioned, ",", &id/1)
+    "#{message}\t#{seconds}\t#{channel}\t#{sender}\t#{users}\n"
+  end
+
+  defp id(id) when id in 0..@largest, do: Integer.to_string(id)
+
+  # Of one piece, or of several pieces as they are read.
+  defp damaged do
+    lines = Enum.random([3, 3, 3, 3_000])
+    text = Enum.map_join(1..lines, fn _ -> line(random_line()) end)
+
+    case :rand.uniform(4) do
+      1 -> text |> damage() |> :zlib.gzip()
+      2 -> text |> :zlib.gzip() |> damage()
+      _ -> damage(text)
+    end
+  end
+
+  defp random_line do
+    mentioned = Enum.random([[], [], :everybody, [random_id()], Enum.to_list(1..20)])
+    {random_id(), random_id(), random_id(), random_id(), mentioned}
+  end
+
+  defp random_id, do: Enum.random([0, 7, @largest, :rand.uniform(@largest)])
+
+  defp damage(bytes) do
+    Enum.reduce(1..:rand.uniform(4), bytes, fn _, bytes ->
+      at = :rand.uniform(byte_size(bytes) + 1) - 1
+      <<before::binary-size(at), rest::binary>> = bytes
+      {some, rest} = split(rest, :rand.uniform(40) - 1)
+
+      case :rand.uniform(6) do
+        1 -> before
+        2 -> before <> rest
+        3 -> before <> some <> some <> rest
+        4 -> before <> Enum.random(@tokens) <> some <> rest
+        5 -> before <> :rand.bytes(byte_size(some)) <> rest
+        6 -> before <> flip(some) <> rest
+      end
+    end)
+  end
+
+  defp split(bytes, at), do: {binary_part(bytes, 0, min(at, byte_size(bytes))), drop(bytes, at)}
+
+  defp drop(bytes, at) when at >= byte_size(bytes), do: ""
+  defp drop(bytes, at), do: binary_part(bytes, at, byte_size(bytes) - at)
+
+  defp flip(""), do: ""
+
+  defp flip(<<byte, rest::binary>>),
+    do: <<Bitwise.bxor(byte, Bitwise.bsl(1, :rand.uniform(8) - 1)), rest::binary>>
+end
