@@ -59,7 +59,7 @@ defmodule ReadStates.Committer do
   @impl true
   def handle_info(:tick, state) do
     Process.send_after(self(), :tick, state.tick)
-    {:noreply, state |> forget_dead() |> commit()}
+    {:noreply, state |> forget_dead() |> commit() |> answer_flushed()}
   end
 
   def handle_info(:wake, state), do: {:noreply, state |> commit() |> answer_flushed()}
@@ -67,9 +67,12 @@ defmodule ReadStates.Committer do
   # Users who were due and had to be loaded. They come some at a time, and each commit waits for the disk, so
   # they are committed with the next tick, unless somebody or something waits for them.
   def handle_info(:loaded, state) do
-    if :queue.is_empty(state.flushes) and not Native.is_too_dirty(state.instance.engine),
-      do: {:noreply, state},
-      else: handle_info(:wake, state)
+    %{flushes: flushes, instance: %{engine: engine}} = state
+
+    if not :queue.is_empty(flushes) or Native.is_too_dirty(engine) or
+         Native.is_recovering(engine),
+       do: handle_info(:wake, state),
+       else: {:noreply, state}
   end
 
   def handle_info(:load_failed, state), do: {:noreply, answer_failed(state)}

@@ -117,14 +117,14 @@ defmodule ReadStates.Instance do
   defp replace(instance, options) do
     Native.close(instance.engine, true)
 
-    case Stats.of(instance.engine) do
-      %{dirty_users: 0} ->
+    case uncommitted(instance.engine) do
+      0 ->
         close_store(instance)
         Native.close_journal(instance.engine)
         erase(instance)
         open_new(options)
 
-      %{dirty_users: users} ->
+      users ->
         Native.close(instance.engine, false)
         {:error, {:uncommitted, %{users: users, options: instance.options}}}
     end
@@ -197,16 +197,23 @@ defmodule ReadStates.Instance do
     close_store(instance)
     erase(instance)
 
-    case Stats.of(instance.engine) do
-      %{dirty_users: 0} ->
+    case uncommitted(instance.engine) do
+      0 ->
         Native.close_journal(instance.engine)
         :ok
 
-      %{dirty_users: users} ->
+      users ->
         Native.sync_journal(instance.engine)
         :persistent_term.put({ReadStates, :left, instance.name}, %{instance | store: nil})
         {:error, {:uncommitted, users}}
     end
+  end
+
+  # Users with something uncommitted, at least.
+  defp uncommitted(engine) do
+    %{dirty_users: users} = Stats.of(engine)
+    # Of whom the journal still has something is not counted yet.
+    if Native.is_recovering(engine), do: max(users, 1), else: users
   end
 
   defp erase(instance), do: :persistent_term.erase({ReadStates, instance.name})

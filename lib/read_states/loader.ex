@@ -71,7 +71,7 @@ defmodule ReadStates.Loader do
   @impl true
   def handle_call({:await, users, deadline}, from, state) do
     case Native.absent(state.instance.engine, users) do
-      [] -> {:reply, :ok, state}
+      [] -> {:reply, :ok, load(state)}
       absent -> {:noreply, state |> wait(absent, from, deadline) |> load()}
     end
   end

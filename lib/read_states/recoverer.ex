@@ -21,9 +21,13 @@ defmodule ReadStates.Recoverer do
   def init(name) do
     instance = Instance.fetch!(name)
 
-    if Native.is_recovering(instance.engine),
-      do: {:ok, %{instance: instance, failing: false}, {:continue, :recover}},
-      else: :ignore
+    if Native.is_recovering(instance.engine) do
+      {:ok, %{instance: instance, failing: false}, {:continue, :recover}}
+    else
+      # The one before may have died before it could.
+      wake(name)
+      :ignore
+    end
   end
 
   @impl true
@@ -45,7 +49,7 @@ defmodule ReadStates.Recoverer do
         later(%{state | failing: false}, @tick)
 
       {:ok, :waits} ->
-        later(state, @tick)
+        later(%{state | failing: false}, @tick)
 
       {:error, text} ->
         # Once, not each time.

@@ -83,8 +83,8 @@ defmodule ReadStates.JournalTest do
     """)
 
     start!(name, store: {Local, path: dir}, memory: 16_000_000, dirty_memory: 4_000_000)
-    # 240 bytes an operation, by the bound: 70 shards of 256.
-    assert ReadStates.stats(name).pending_operations in 1..20_000
+    # Some 250 bytes an operation, by the bound, of 120,000.
+    assert ReadStates.stats(name).pending_operations < 20_000
     users = 1..60_000
     deleted = Enum.take_every(users, 100)
     :ok = ReadStates.update(name, for(user <- deleted, do: {:delete, user}))

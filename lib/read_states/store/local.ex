@@ -33,7 +33,7 @@ defmodule ReadStates.Store.Local do
   What is damaged is never taken for right: a damaged table (a file below `rows/keyspaces/1/tables`) is an error for the users in the damaged
   places, and the others are read; any other damage is found at the start. How many commits are on disk is noted in the file `written`, so that
   it is known when the end of a log (`rows/*.jnl`) is missing. Restore the directory from a backup; to go on without what is missing at the
-  end of the newest log, remove `written`. An end that a crash has cut off is no damage, for nothing of it was acknowledged.
+  end of the newest log, remove `written`. A backup is a copy of the whole directory, of a stopped instance or at one moment. An end that a crash has cut off is no damage, for nothing of it was acknowledged.
   """
 
   @behaviour ReadStates.Store

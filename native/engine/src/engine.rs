@@ -308,10 +308,12 @@ impl Engine {
     /// accepted is done.
     pub fn close(&self, close: bool) {
         // Who looks for the lock in vain takes the engine for closed, so it is not taken for nothing.
-        if *self.closed.read() == close {
+        if !close && !*self.closed.read() {
             return;
         }
         let mut closed = self.closed.write();
+        // Closed as long as any shard is, should one of them panic.
+        *closed = true;
         for mut shard in self.shards() {
             shard.close(close);
         }

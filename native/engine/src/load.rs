@@ -116,13 +116,13 @@ impl Engine {
                 && load.users.len() + settled.len() < most
                 && let Some(user) = shard.load_queue.pop(&self.shared().totals, wanted)
             {
-                // Whatever happens on the way, who is part of it waits again when it is dropped.
-                let hash = self.hash(user);
-                match shard.absent(hash, user) {
+                match shard.absent(self.hash(user), user) {
                     Some(absent) => {
                         if absent.wanted == Some(wanted) {
+                            // Before anything that can panic: then dropping it has him wait again.
+                            absent.wanted = None;
+                            absent.load = Some(load.token);
                             load.users.push(user);
-                            shard.begin_load(self.shared(), hash, user, load.token);
                         }
                     }
                     None => settled.push(user),
@@ -183,10 +183,12 @@ impl Load {
 
     fn give_up(&mut self) -> bool {
         let mut pending = false;
-        while let Some(user) = self.users.pop() {
+        while let Some(user) = self.users.last().copied() {
             let hash = self.engine.hash(user);
             let mut shard = self.engine.shard(hash);
             pending |= shard.fail_load(self.engine.shared(), hash, user, self.token);
+            // Only now: should it panic, dropping goes on with him.
+            self.users.pop();
         }
         pending
     }
@@ -224,7 +226,7 @@ impl Engine {
         let (shared, hash) = (self.shared(), self.hash(user));
         let version = staged.version;
         let mut merge = Merge::new(shared, staged);
-        let mut some = Vec::new();
+        let (mut some, mut unordered) = (Vec::new(), 0);
         loop {
             let mut shard = self.shard(hash);
             let Some(absent) = shard.absent(hash, user) else {
@@ -233,8 +235,26 @@ impl Engine {
             if absent.load != Some(token) {
                 break;
             }
-            merge.recovered |= absent.recovered;
             let pending = &absent.pending;
+            if absent.recovered && !merge.recovered {
+                merge.recovered = true;
+                unordered = pending.len();
+            }
+            if merge.applied < unordered {
+                // Those of an earlier life lie as their room in the journal was taken, perhaps twice. Whatever came since
+                // is later than all of them.
+                let left = unordered - some.len();
+                pending.copy(some.len(), left.min(MERGED_AT_ONCE), &mut some);
+                drop(shard);
+                if some.len() == unordered {
+                    some.sort_unstable_by_key(|(version, _)| *version);
+                    some.dedup_by_key(|(version, _)| *version);
+                    merge.apply(&some);
+                    merge.applied = unordered;
+                    some.clear();
+                }
+                continue;
+            }
             pending.copy(merge.applied, MERGED_AT_ONCE, &mut some);
             if pending.len() - merge.applied <= MERGED_UNDER_LOCK {
                 merge.apply(&some);
@@ -467,6 +487,7 @@ impl Shard {
 
     /// Says whether operations of the user go on waiting.
     fn fail_load(&mut self, shared: &Shared, hash: u64, user: Id, token: u64) -> bool {
+        self.load_queue.reserve();
         let Some(absent) = self.absent(hash, user) else {
             return false;
         };
@@ -475,11 +496,11 @@ impl Shard {
         }
         absent.load = None;
         absent.waiters = 0;
-        let pending = absent.pending.len() > 0;
+        let pending = absent.epoch.is_some();
         if !pending {
             self.take_absent(shared, hash, user);
         } else if absent.hurried || absent.pending.len() > MAX_PENDING {
-            self.want(shared, hash, user, Wanted::Due);
+            self.want_at_once(shared, hash, user, Wanted::Due);
         }
         self.count_memory(shared);
         pending

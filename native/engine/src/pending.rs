@@ -68,21 +68,6 @@ impl Pending {
         to.extend(operations.skip(from % CHUNK).take(most));
     }
 
-    /// Puts them in the order of their versions, those that are there twice only once.
-    pub fn sort(&mut self) {
-        let mut all = std::vec::Vec::with_capacity(self.len());
-        self.copy(0, self.len(), &mut all);
-        if all.is_sorted_by(|(before, _), (version, _)| before < version) {
-            return;
-        }
-        all.sort_unstable_by_key(|(version, _)| *version);
-        all.dedup_by_key(|(version, _)| *version);
-        *self = Pending::default();
-        for operation in all {
-            self.push(operation);
-        }
-    }
-
     /// Bytes allocated outside the struct itself.
     pub fn bytes(&self) -> usize {
         self.full.capacity() * size_of::<Chunk>()
@@ -129,19 +114,6 @@ mod tests {
             change: Change::Ack { message },
         };
         (message, operation)
-    }
-
-    #[test]
-    fn sorted_they_are_in_the_order_of_their_versions_each_once() {
-        let mut pending = Pending::default();
-        for at in 0..2_000 {
-            pending.push(operation(at * 7 % 1_000));
-        }
-        pending.sort();
-        assert_eq!(pending.len(), 1_000);
-        let mut sorted = vec![];
-        pending.copy(0, 1_000, &mut sorted);
-        assert!(sorted.into_iter().eq((0..1_000).map(operation)));
     }
 
     #[test]

@@ -428,6 +428,7 @@ mod tests {
                 match set.find(number) {
                     Some(place) if remove => {
                         set.remove(place);
+            set.compact(place);
                         model.remove(&number);
                     }
                     Some(place) => {
@@ -467,6 +468,7 @@ mod tests {
         for number in 0..99_990 {
             let place = set.find(number).unwrap();
             set.remove(place);
+            set.compact(place);
         }
         assert_eq!(set.len(), 10);
         assert!(set.bytes() < full / 100, "{} of {full} bytes", set.bytes());

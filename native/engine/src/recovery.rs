@@ -1,20 +1,19 @@
 //! What the journal has of an earlier life, carried out again: the operations wait for their users to be loaded.
 //!
 //! There can be many more than the memory should hold at once. So they are read again for as many shards
-//! as there is room for, and when the store has what those brought, for the next. Until the turn of a shard comes, none
+//! as there is room for, and when users of those are loaded and their operations merged, for the next. Until the turn of a shard comes, none
 //! of its users is loaded, as he would lack what he is to be given; whoever asks for one waits, and what is written waits
 //! with the rest.
 
 use std::io;
 use std::ops::Range;
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use read_states_journal::{Damage, Reader};
 use read_states_sync::atomic::Ordering::Relaxed;
 
 use crate::batch::Version;
 use crate::engine::Engine;
-use crate::flush::Epoch;
 use crate::journal_record::{self, Said};
 use crate::journaling::Journaling;
 use crate::now::Now;
@@ -44,7 +43,7 @@ pub enum Recovery {
     Done,
     /// Some shards had their turn. What they brought is to be loaded and committed at once.
     Portion,
-    /// What the last portion brought is not all committed yet.
+    /// There is no room: what the last portion brought has to be merged first.
     Waits,
 }
 
@@ -52,11 +51,24 @@ pub enum Recovery {
 #[derive(Debug)]
 pub(crate) struct Unread {
     reader: Reader,
-    known: Known,
+    /// Operations of each shard.
+    operations: Box<[usize]>,
+    /// Batches of which something is missing.
+    partial: AHashSet<u64>,
     /// The first shard whose turn has not come.
     from: usize,
-    /// The shards before it whose turn was the last, and what tells that all of theirs is committed.
-    last: (Range<usize>, Epoch),
+    /// The shards whose turn it is, and how far that is, if it had to be given up in the middle.
+    portion: Option<Portion>,
+}
+
+/// Some shards whose turn it is.
+#[derive(Clone, Debug)]
+struct Portion {
+    shards: Range<usize>,
+    /// Segments that were read.
+    segments: usize,
+    /// Operations that were found in them.
+    found: usize,
 }
 
 impl Engine {
@@ -98,9 +110,10 @@ impl Engine {
         journaling.begin_upkeep(now);
         *journaling.unread.lock() = Some(Unread {
             reader,
-            known,
+            partial: known.partial(),
+            operations: known.operations,
             from: 0,
-            last: (0..0, 0),
+            portion: None,
         });
         self.recover_more(now)?;
         Ok(recovered)
@@ -121,25 +134,32 @@ impl Engine {
         let Some(rest) = &mut *unread else {
             return Ok(Recovery::Done);
         };
-        let (last, flush) = &rest.last;
-        let is_flushed = |index| self.shard_at(index).ledger.epochs.is_flushed(*flush);
-        if !last.clone().all(is_flushed) {
-            return Ok(Recovery::Waits);
+        if rest.portion.is_none() {
+            let waiting =
+                (0..rest.from).map(|at| self.shard_at(at).ledger.counts.pending_operations);
+            let bound = self.shared().bounds.dirty_memory.load(Relaxed);
+            let Some(shards) = rest.next(bound / BYTES, waiting.sum()) else {
+                return Ok(Recovery::Waits);
+            };
+            rest.portion = Some(Portion {
+                shards,
+                segments: 0,
+                found: 0,
+            });
         }
-        let bound = self.shared().bounds.dirty_memory.load(Relaxed);
-        let portion = rest.known.portion(rest.from, bound);
-        self.recover_shards(rest, portion.clone(), now)?;
-        let is_last = portion.end == self.shard_count();
-        if !is_last || portion.start > 0 {
-            // Somebody may wait for them, or for those after them.
-            let flush = self.next_flush();
-            for index in portion.clone() {
-                let mut shard = self.shard_at(index);
+        let shards = self.recover_portion(rest, now)?;
+        rest.portion = None;
+        rest.from = shards.end;
+        let is_last = shards.end == rest.operations.len();
+        let flush = self.next_flush();
+        for index in shards.clone() {
+            let mut shard = self.shard_at(index);
+            shard.unread = false;
+            if !is_last || shards.start > 0 {
+                // Somebody may wait for them, or for those after them.
                 shard.ledger.epochs.start_awaited(flush);
                 shard.ledger.due.flush();
             }
-            rest.from = portion.end;
-            rest.last = (portion, flush);
         }
         if is_last {
             *unread = None;
@@ -148,13 +168,20 @@ impl Engine {
         Ok(Recovery::Portion)
     }
 
-    fn recover_shards(&self, rest: &mut Unread, portion: Range<usize>, now: Now) -> io::Result<()> {
-        let Unread { reader, known, .. } = rest;
-        if known.operations[portion.clone()]
-            .iter()
-            .any(|count| *count > 0)
-        {
-            reader.for_each(|tag, words| {
+    /// Reads what is left of the portion. What was read stays read, should the disk fail.
+    fn recover_portion(&self, rest: &mut Unread, now: Now) -> io::Result<Range<usize>> {
+        let Unread {
+            reader,
+            operations,
+            partial,
+            portion,
+            ..
+        } = rest;
+        let portion = portion.as_mut().expect("its turn has come");
+        let expected: usize = operations[portion.shards.clone()].iter().sum();
+        while expected > 0 && portion.segments < reader.len() {
+            let mut found = 0;
+            reader.for_each_of(portion.segments..portion.segments + 1, |tag, words| {
                 if let Some(Said::Operation {
                     version,
                     user,
@@ -164,17 +191,43 @@ impl Engine {
                 {
                     let hash = self.hash(user);
                     let index = self.shard_index(hash);
-                    if portion.contains(&index) && batch.is_none_or(|batch| known.is_whole(batch)) {
-                        let mut shard = self.shard_at(index);
-                        shard.recover(self.shared(), hash, user, (version, operation), now);
+                    if portion.shards.contains(&index) {
+                        found += 1;
+                        if batch.is_none_or(|batch| !partial.contains(&batch)) {
+                            let mut shard = self.shard_at(index);
+                            shard.recover(self.shared(), hash, user, (version, operation), now);
+                        }
                     }
                 }
             })?;
+            portion.segments += 1;
+            portion.found += found;
         }
-        for index in portion {
-            self.shard_at(index).unread = false;
+        if portion.found != expected {
+            let why = "its files are not those that were read at first";
+            return Err(io::Error::other(why));
         }
-        Ok(())
+        Ok(portion.shards.clone())
+    }
+}
+
+impl Unread {
+    /// The shards whose turn is next: as many as there is room for, if `room` is for so many operations and so
+    /// many of earlier shards still wait, but one at least when most of the room is free.
+    fn next(&self, room: usize, waiting: usize) -> Option<Range<usize>> {
+        let mut left = room.saturating_sub(waiting);
+        let fits = |operations: &&usize| {
+            let after = left.checked_sub(**operations);
+            left = after.unwrap_or_default();
+            after.is_some()
+        };
+        let least = usize::from(waiting <= room / 2);
+        let shards = &self.operations[self.from..];
+        let count = shards.iter().take_while(fits).count().max(least);
+        let after = shards.iter().skip(count);
+        let empty = after.take_while(|operations| **operations == 0).count();
+        let end = self.from + (count + empty).min(shards.len());
+        (end > self.from).then_some(self.from..end)
     }
 }
 
@@ -263,18 +316,9 @@ impl Known {
         })
     }
 
-    /// As many shards as `bytes` have room for, from one on, but one at least.
-    fn portion(&self, from: usize, bytes: usize) -> Range<usize> {
-        let mut room = bytes / BYTES;
-        let fits = |operations: &&usize| {
-            let left = room.checked_sub(**operations);
-            room = left.unwrap_or_default();
-            left.is_some()
-        };
-        let left = &self.operations[from..];
-        let count = left.iter().take_while(fits).count().max(1);
-        let after = left.iter().skip(count);
-        let empty = after.take_while(|operations| **operations == 0).count();
-        from..from + (count + empty).min(left.len())
+    /// The batches that are not whole.
+    fn partial(&self) -> AHashSet<u64> {
+        let batches = self.batches.keys().copied();
+        batches.filter(|batch| !self.is_whole(*batch)).collect()
     }
 }

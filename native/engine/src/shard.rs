@@ -11,7 +11,6 @@ use read_states_sync::pin;
 use crate::batch::Version;
 use crate::directory::Sought;
 use crate::evict::Policy;
-use crate::fail_point::fail_point;
 use crate::garbage::Garbage;
 use crate::id::{Channel, Id};
 use crate::journaling::BatchLog;
@@ -220,6 +219,11 @@ impl Shard {
     /// Queues a user who is not resident for loading, unless that is under way.
     pub fn want(&mut self, shared: &Shared, hash: u64, user: Id, wanted: Wanted) -> bool {
         self.load_queue.reserve();
+        self.want_at_once(shared, hash, user, wanted)
+    }
+
+    /// The same where there is room in the queue.
+    pub fn want_at_once(&mut self, shared: &Shared, hash: u64, user: Id, wanted: Wanted) -> bool {
         match find_absent(&mut self.absents, hash, user) {
             Some(absent)
                 if absent.load.is_none()
@@ -360,22 +364,6 @@ impl Shard {
             self.ledger.epochs.leave(epoch);
         }
         self.count_memory(shared);
-    }
-
-    /// Begins the load of a user who is not resident.
-    pub fn begin_load(&mut self, shared: &Shared, hash: u64, user: Id, token: u64) {
-        let Some(absent) = find_absent(&mut self.absents, hash, user) else {
-            return;
-        };
-        absent.wanted = None;
-        absent.load = Some(token);
-        fail_point!();
-        if absent.recovered {
-            let (bytes, count) = (absent.bytes(), absent.pending.len());
-            absent.pending.sort();
-            adjust(&shared.totals.memory, bytes, absent.bytes());
-            self.ledger.counts.pending_operations -= count - absent.pending.len();
-        }
     }
 
     /// Adds an operation to those that wait for a user, who has something uncommitted from now on.

@@ -89,10 +89,11 @@ pub(crate) struct DeletesInFlight {
 #[derive(Debug, Default)]
 pub(crate) struct Absent {
     pub id: Id,
-    /// In the order of their acceptance; never one that deletes the user, which makes him resident,
-    /// unless it was accepted in an earlier life.
+    /// In the order of their acceptance, but for those of an earlier life; never one that deletes the user, which
+    /// makes him resident, unless he is [recovered](Absent::recovered).
     pub pending: Pending,
-    /// Whether some of them were accepted in an earlier life, so that the store may have them.
+    /// Whether some of them were accepted in an earlier life, so that the store may have them, or while those were
+    /// still to come.
     pub recovered: bool,
     /// As for [`Unsettled`]; only with operations that wait.
     pub deadline: Micros,

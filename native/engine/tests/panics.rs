@@ -38,6 +38,7 @@ enum Step {
     List(Id),
     Total(Id),
     Load(Id),
+    FailLoad(Id),
     Commit { most: usize, fails: bool },
     Flush,
     Resize(usize),
@@ -97,6 +98,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..USERS).prop_map(Step::List),
         1 => (0..USERS).prop_map(Step::Total),
         4 => (0..USERS).prop_map(Step::Load),
+        1 => (0..USERS).prop_map(Step::FailLoad),
         4 => (1..60usize, any::<bool>()).prop_map(|(most, fails)| Step::Commit { most, fails }),
         1 => Just(Step::Flush),
         2 => (0..150usize).prop_map(Step::Resize),
@@ -209,6 +211,12 @@ impl World {
             Step::Load(user) => {
                 self.engine.want(*user).unwrap();
                 self.load();
+            }
+            Step::FailLoad(user) => {
+                self.engine.want(*user).unwrap();
+                if let Some(load) = self.engine.begin_load(0, 3).load {
+                    load.fail();
+                }
             }
             Step::Commit { most, fails } => self.commit(*most, *fails),
             Step::Flush => {
@@ -385,6 +393,7 @@ fn each_place_on_the_way_of_a_history_may_panic() {
     let channel = Channel { kind: 0, id: 1 };
     let history = [
         Step::Write(vec![ack(1, 1)]),
+        Step::FailLoad(1),
         Step::Load(1),
         Step::Write((0..40).map(|id| ack(1, id)).collect()),
         Step::Write(vec![delete(1, 3)]),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::mem;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::record::{self, FILLER, Tag, size};
@@ -46,11 +47,30 @@ impl Reader {
         self.segments.first().map_or(0, |(sequence, _)| *sequence)
     }
 
+    /// Segments there are.
+    pub fn len(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
     /// Hands out every whole record, each segment's in the order in which their room was taken.
-    pub fn for_each(&mut self, mut each: impl FnMut(Tag, &[u64])) -> io::Result<()> {
+    pub fn for_each(&mut self, each: impl FnMut(Tag, &[u64])) -> io::Result<()> {
         self.damage.clear();
         self.empty.clear();
-        for found in &self.segments {
+        self.for_each_of(0..self.len(), each)
+    }
+
+    /// The same with some of the segments. One that cannot be read hands out nothing.
+    pub fn for_each_of(
+        &mut self,
+        some: Range<usize>,
+        mut each: impl FnMut(Tag, &[u64]),
+    ) -> io::Result<()> {
+        for found in &self.segments[some] {
             let (sequence, path) = found;
             let bytes = fs::read(path)?;
             let (mut records, damaged) = (0, self.damage.len());

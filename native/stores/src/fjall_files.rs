@@ -35,7 +35,7 @@ const END_MAGIC: [u8; 4] = *b"FJL\x03";
 const UNCOMPRESSED: u8 = 0;
 
 /// Checks the files below `rows`, of which it is known that the write with the number `written` is in them.
-/// Cuts off what a writer that died has left at the end of the newest journal. Returns the first batch of the
+/// Cuts off what a writer that died has left at the end of a journal. Returns the first batch of the
 /// oldest one: all before it has to be in tables.
 pub fn check(rows: &Path, written: u64) -> Result<Option<Batch>, StoreError> {
     read(&rows.join("version"))?;
@@ -108,43 +108,53 @@ fn listed(mut rest: &[u8]) -> Option<Vec<(u64, u128)>> {
 fn check_journals(rows: &Path, written: u64) -> Result<Option<Batch>, StoreError> {
     let journals = journals(rows).map_err(|error| StoreError::io(rows, error))?;
     let (mut first, mut last): (_, Option<Batch>) = (None, None);
-    for (at, path) in journals.iter().enumerate() {
-        let damaged = |why: String| Err(damaged(path, why));
+    let mut torn: Vec<(&Path, usize)> = vec![];
+    let unknown = |torn: &[(&Path, usize)]| {
+        let (path, at) = torn.last()?;
+        let why = format!("what is at byte {at} cannot be understood");
+        Some(damaged(path, why))
+    };
+    for path in &journals {
         let bytes = read(path)?;
         let mut rest = &bytes[..];
         let mut next = rest;
         while let Some(batch) = Batch::read(&mut next) {
-            let at = bytes.len() - rest.len();
             if last.is_some_and(|last| !last.is_followed_by(&batch)) {
-                return damaged(format!("what is at byte {at} does not belong there"));
+                let at = bytes.len() - rest.len();
+                let why = format!("what is at byte {at} does not belong there");
+                // Something between the two is missing, most likely where something could not be read.
+                return Err(unknown(&torn).unwrap_or_else(|| damaged(path, why)));
             }
             first = first.or(Some(batch));
             last = Some(batch);
             rest = next;
         }
-        let whole = bytes.len() - rest.len();
-        // Room that was taken for more.
-        if rest.iter().all(|byte| *byte == 0) {
-            continue;
+        // Else it is room that was taken for more.
+        if rest.iter().any(|byte| *byte != 0) {
+            // Whoever wrote it died or failed in the middle, and then fjall may even have begun the next journal. If the
+            // next batch goes on with the number, or there is none that is known to be written, nothing is missing.
+            torn.push((path, bytes.len() - rest.len()));
         }
-        let is_newest = at + 1 == journals.len();
-        let number = last.and_then(|last| last.number).unwrap_or(0);
-        if !is_newest || number < written {
-            return damaged(format!("what is at byte {whole} cannot be understood"));
-        }
-        File::options()
-            .write(true)
-            .open(path)
-            .and_then(|file| file.set_len(whole as u64).and_then(|()| file.sync_all()))
+    }
+    let number = last.and_then(|last| last.number);
+    if number.unwrap_or(0) < written
+        && let Some(unknown) = unknown(&torn)
+    {
+        return Err(unknown);
+    }
+    if let (Some(number), Some(path)) = (number, journals.last())
+        && number < written
+    {
+        let why = format!("it ends with the write {number}, but {written} were made");
+        return Err(damaged(path, why));
+    }
+    // Last, when nothing else is found to be wrong.
+    for (path, whole) in torn {
+        let cut = File::options().write(true).open(path);
+        cut.and_then(|file| file.set_len(whole as u64).and_then(|()| file.sync_all()))
             .map_err(|error| StoreError::io(path, error))?;
     }
-    match (last.and_then(|last| last.number), journals.last()) {
-        (Some(number), Some(path)) if number < written => {
-            let why = format!("it ends with the write {number}, but {written} were made");
-            Err(damaged(path, why))
-        }
-        _ => Ok(first),
-    }
+    Ok(first)
 }
 
 /// Oldest first.

@@ -10,7 +10,7 @@
 
 use crate::StoreError;
 use read_states_directory::sync;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -18,6 +18,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// Its name in the directory of a store.
 pub const FILE: &str = "written";
+/// What is to become it.
+const NEW_FILE: &str = "written.new";
 
 /// The file, open.
 #[derive(Debug)]
@@ -44,18 +46,20 @@ impl Written {
         }
     }
 
-    /// Opens the file in `directory`, or makes it, durably, with the number that is noted.
+    /// Makes the file in `directory`, durably, with this number.
     pub fn open(directory: &Path, number: u64) -> Result<Self, StoreError> {
-        let path = directory.join(FILE);
+        let (path, new) = (directory.join(FILE), directory.join(NEW_FILE));
         let open = || {
+            // Whole or not at all: an empty one would look as if something had been cut off.
             let file = File::options()
                 .write(true)
                 .create(true)
-                .truncate(false)
+                .truncate(true)
                 .mode(0o600)
-                .open(&path)?;
+                .open(&new)?;
             file.write_all_at(&bytes(number), 0)?;
             file.sync_all()?;
+            fs::rename(&new, &path)?;
             sync(directory)?;
             Ok(Written(file))
         };
@@ -87,7 +91,17 @@ fn bytes(number: u64) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+
+    #[test]
+    fn one_that_could_not_be_made_leaves_the_one_before() {
+        let root = tempfile::tempdir().unwrap();
+        drop(Written::open(root.path(), 3).unwrap());
+        // As on a full disk, or when the process died.
+        fs::write(root.path().join(NEW_FILE), []).unwrap();
+        assert_eq!(Written::read(root.path()).unwrap(), Some(3));
+        drop(Written::open(root.path(), 4).unwrap());
+        assert_eq!(Written::read(root.path()).unwrap(), Some(4));
+    }
 
     #[test]
     fn a_number_is_read_back_and_not_from_other_bytes() {

@@ -107,7 +107,7 @@ impl Sample {
         fs::write(&journals[0], &bytes[..sealed]).unwrap();
         fs::write(&journals[1], &bytes[sealed..]).unwrap();
         let tables = self.path().join("rows/keyspaces/1/tables");
-        assert!(fs::read_dir(tables).unwrap().count() > 2);
+        assert!(fs::read_dir(tables).unwrap().count() > 0);
         // An older list may be left, which matters to nobody.
         for file in self.files() {
             let path = self.path().join(file);
@@ -324,6 +324,10 @@ fn a_commit_that_was_cut_by_a_crash_is_not_there_and_all_others_are() {
         }
         let copy = sample.copy();
         fs::write(copy.path().join("rows/1.jnl"), torn).unwrap();
+        if case % 8 > 3 {
+            // fjall began the next journal after the write had failed, on a full disk.
+            fs::write(copy.path().join("rows/2.jnl"), [0; 4_096]).unwrap();
+        }
         check(copy.path(), &before).unwrap_or_else(|error| panic!("{case}, at {cut}: {error}"));
     }
 }

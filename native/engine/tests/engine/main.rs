@@ -3,6 +3,7 @@
 mod bounds;
 mod large_users;
 mod model;
+mod recovery;
 #[cfg(feature = "shuttle")]
 mod schedules;
 mod store;
