@@ -34,9 +34,10 @@ use read_states_engine::id::Id;
 use std::cmp::Reverse;
 use std::ops::{Bound, ControlFlow};
 
-/// How far below the highest version a delete must be to be forgotten: an
-/// hour, in microseconds.
-pub const REMEMBERED: Version = 3_600_000_000;
+/// How far below the highest version a delete must be to be forgotten: ten
+/// minutes, in microseconds. Commits wait for each other here and nowhere else, and
+/// who gives one up does so after a minute.
+pub const REMEMBERED: Version = 600_000_000;
 
 /// Hashes of users for which the highest version is kept: 2 MB, so many that
 /// the users of batches under way at the same time share few of them.
@@ -466,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn deletes_of_the_last_hour_are_remembered() {
+    fn deletes_of_the_last_minutes_are_remembered() {
         let store = empty();
         commit(&store, &[delete(1, 1, 5)]);
         commit(&store, &[delete(1, 2, 4 + REMEMBERED)]);
