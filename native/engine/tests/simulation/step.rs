@@ -10,6 +10,7 @@ use read_states_engine::id::{Channel, Id};
 use read_states_engine::operation::{Change, Operation};
 use read_states_engine::read::Query;
 use read_states_engine::read_state::ReadState;
+use read_states_stores::versioned::REMEMBERED;
 
 /// Users whom operations are drawn for.
 pub const USERS: Id = 6;
@@ -188,7 +189,8 @@ fn step(rng: &mut Rng, disk: Disk) -> Step {
         74..77 => Step::Wait(rng.u64(0..2 * COMMIT_AFTER)),
         77..79 => Step::Wait(6_000_000),
         79..81 => Step::ClockJumps(rng.u64(0..1_000_000)),
-        81 => Step::ClockJumps(rng.u64(0..2_000_000_000)),
+        // Not so far that the store forgets deletes that something late is older than: for that hours have to pass.
+        81 => Step::ClockJumps(rng.u64(0..REMEMBERED - 10_000_000)),
         82..84 => Step::Resize {
             capacity: rng.usize(0..40),
             dirty_memory: match rng.bool() {
