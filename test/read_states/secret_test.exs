@@ -141,7 +141,8 @@ defmodule ReadStates.SecretTest do
       pid = eventually(fn -> Process.whereis(process) end)
       # It reports its state.
       GenServer.cast(pid, :unknown)
-      await_log(inspect(process))
+      # Inspected, its name may be quoted once more.
+      await_log(Atom.to_string(process))
       eventually(fn -> Process.whereis(process) not in [nil, pid] end)
     end
 
@@ -194,7 +195,9 @@ defmodule ReadStates.SecretTest do
         assert_hidden(reason, number)
         assert {:error, reason} = start_supervised({ReadStates, opts})
         assert_hidden(reason, number)
-        await_log("ReadStates.Keeper")
+
+        # From Elixir 1.15 on nobody is shown the reports of supervisors, unless Logger is told to.
+        if Version.match?(System.version(), "< 1.15.0"), do: await_log("ReadStates.Keeper")
         assert_raise ArgumentError, fn -> ReadStates.stats(name) end
         refute_received {:shown, _}
       end

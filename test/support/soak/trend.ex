@@ -7,9 +7,9 @@ defmodule ReadStates.Soak.Trend do
 
       iex> ReadStates.Soak.Trend.rise([1, 2, 3])
       {2.0, 0.0}
-      iex> {0.0, error} = ReadStates.Soak.Trend.rise([0, 8, 0, 8, 0])
-      iex> error > 4
-      true
+      iex> {rise, error} = ReadStates.Soak.Trend.rise([0, 8, 0, 8, 0])
+      iex> {rise == 0, error > 4}
+      {true, true}
   """
   def rise(figures) when length(figures) > 2 do
     count = length(figures)
