@@ -14,7 +14,7 @@
 //! ```
 
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -81,6 +81,23 @@ pub fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
+/// Puts a file in place of the one with this name, if there is one: whole or not at all, for its owner only, and durably.
+/// It may leave one behind with `.new` added to the name. The file is open for writing.
+pub fn replace(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<File> {
+    let new = directory.join(format!("{name}.new"));
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, directory.join(name))?;
+    sync(directory)?;
+    Ok(file)
+}
+
 impl Lock {
     /// Takes the lock, unless somebody has it.
     pub fn take(directory: &Path) -> Result<Self, Refused> {
@@ -129,6 +146,21 @@ mod tests {
         assert_eq!(mode(&path), 0o700);
         assert_eq!(mode(&path.join(LOCK)), 0o600);
         create(&path).unwrap();
+    }
+
+    #[test]
+    fn a_file_is_replaced_by_one_for_its_owner_only() {
+        let root = tempdir().unwrap();
+        let path = root.path().join("file");
+        // Of one who died in the middle.
+        fs::write(root.path().join("file.new"), "longer than what comes").unwrap();
+        for bytes in ["first", "second"] {
+            replace(root.path(), "file", bytes.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), bytes);
+        }
+        let permissions = fs::metadata(&path).unwrap().permissions();
+        assert_eq!(permissions.mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
     }
 
     #[test]

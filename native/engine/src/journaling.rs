@@ -224,13 +224,14 @@ impl Engine {
         };
         // So that it is not much that is read again after a crash, even if little is written.
         let interval = self.shared().commit_after.max(LEAST_SEGMENT);
+        let is_recovering = journaling.is_recovering();
         // While nothing can be forgotten, each would only take the room of a full one.
-        let is_free = upkeep.checkpoints.is_empty() && !journaling.is_recovering();
+        let is_free = upkeep.checkpoints.is_empty() && !is_recovering;
         if is_free && now.monotonic.saturating_sub(upkeep.sealed_at) >= interval {
             upkeep.sealed_at = now.monotonic;
             journal.seal(&pin());
         }
-        if !journaling.is_recovering() {
+        if !is_recovering {
             self.checkpoint(journaling, &mut upkeep);
         }
         while let Some(&(segment, flush)) = upkeep.checkpoints.front() {

@@ -2,7 +2,6 @@
 //! waited are merged in their order.
 
 use std::cmp::Reverse;
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use ahash::AHashMap;
@@ -11,7 +10,7 @@ use scopeguard::ScopeGuard;
 
 use crate::batch::{Batch, BatchError, Entry, MAX_VERSION, Row, Version};
 use crate::engine::Engine;
-use crate::garbage::release;
+use crate::garbage::{Loose, release};
 use crate::id::{Channel, Id};
 use crate::load_queue::Wanted;
 use crate::now::Now;
@@ -276,7 +275,8 @@ impl Engine {
 /// A user on the way in: the rows of the store and, on top, what waited.
 struct Merge<'a> {
     shared: &'a Shared,
-    set: Incoming<'a>,
+    /// Given up unless it arrives.
+    set: Loose<'a>,
     /// What the store has, its rows by channel.
     stored: Staged,
     /// Whether some operations are of an earlier life.
@@ -308,11 +308,11 @@ impl<'a> Merge<'a> {
             numbered.push((shared.directory.acquire(row.channel, &pin()), row.state));
         }
         numbered.sort_unstable_by_key(|(number, _)| *number);
-        let set = Some(Resident::from_sorted(shared.counters, &numbered));
+        let set = Resident::from_sorted(shared.counters, &numbered);
         ScopeGuard::into_inner(numbered);
         Merge {
             shared,
-            set: Incoming { shared, set },
+            set: Loose::new(shared, set),
             stored,
             recovered: false,
             last: AHashMap::new(),
@@ -392,41 +392,6 @@ impl<'a> Merge<'a> {
     }
 }
 
-/// The read states of a user on the way in. If they do not arrive, their channels' references are given back.
-struct Incoming<'a> {
-    shared: &'a Shared,
-    /// Until they arrive.
-    set: Option<Resident>,
-}
-
-impl Incoming<'_> {
-    fn arrive(mut self) -> Resident {
-        self.set.take().expect("it arrives once")
-    }
-}
-
-impl Deref for Incoming<'_> {
-    type Target = Resident;
-
-    fn deref(&self) -> &Resident {
-        self.set.as_ref().expect("it has not arrived")
-    }
-}
-
-impl DerefMut for Incoming<'_> {
-    fn deref_mut(&mut self) -> &mut Resident {
-        self.set.as_mut().expect("it has not arrived")
-    }
-}
-
-impl Drop for Incoming<'_> {
-    fn drop(&mut self) {
-        if let Some(set) = &self.set {
-            release(self.shared, set.numbers());
-        }
-    }
-}
-
 impl Staged {
     fn row(&self, channel: Channel) -> Option<&Row> {
         let at = self.rows.binary_search_by_key(&channel, |row| row.channel);
@@ -462,7 +427,7 @@ impl Shard {
         self.ledger.stamp.raise(version + 1);
         let hurried = absent.hurried;
         let mut due = false;
-        let mut resident = absent.into_resident(merge.set.arrive(), unsettled, now);
+        let mut resident = absent.into_resident(merge.set.into_set(), unsettled, now);
         if let Some(mut unsettled) = resident.unsettled.take() {
             if merge.changed {
                 if let Some(version) = merge.deleted_user {

@@ -266,12 +266,9 @@ impl<H: Default> ReadStateSet<H> {
         if let [last] = &many.blocks[..] {
             let len = last.len();
             self.0.reserve(len);
-        }
-        if self.blocks().len() == 1
-            && let Some(many) = self.0.many.take()
-            && let [last] = &many.blocks[..]
-        {
-            self.0.append(last);
+            if let Some(many) = self.0.many.take() {
+                self.0.append(&many.blocks[0]);
+            }
         }
     }
 

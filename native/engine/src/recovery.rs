@@ -62,7 +62,7 @@ pub(crate) struct Unread {
 }
 
 /// Some shards whose turn it is.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Portion {
     shards: Range<usize>,
     /// Segments that were read.

@@ -1,16 +1,16 @@
 //! The header file of a store directory: what is needed to read the rest.
 
 use crate::StoreError;
+use read_states_directory::replace;
 use read_states_engine::id::ID_WIDTH;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// Its name in the directory.
 pub const FILE: &str = "read_states.json";
-/// Its name while it is being written.
+/// What [`replace`] may leave of it.
 pub const NEW_FILE: &str = "read_states.json.new";
 
 const FORMAT: &str = "read_states store";
@@ -74,20 +74,10 @@ impl Header {
 
     /// Replaces the header in `directory`, whole or not at all, and durably.
     pub fn write(&self, directory: &Path) -> Result<(), StoreError> {
-        let write = || {
-            let new = directory.join(NEW_FILE);
-            let mut file = File::options()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&new)?;
-            file.write_all(&serde_json::to_vec_pretty(self)?)?;
-            file.sync_all()?;
-            fs::rename(&new, directory.join(FILE))?;
-            File::open(directory)?.sync_all()
-        };
-        write().map_err(|error| StoreError::io(directory, error))
+        let write = || replace(directory, FILE, &serde_json::to_vec_pretty(self)?);
+        write()
+            .map(drop)
+            .map_err(|error| StoreError::io(directory, error))
     }
 }
 

@@ -9,17 +9,15 @@
 //! ```
 
 use crate::StoreError;
-use read_states_directory::sync;
-use std::fs::{self, File};
+use read_states_directory::replace;
+use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Its name in the directory of a store.
 pub const FILE: &str = "written";
-/// What is to become it.
-const NEW_FILE: &str = "written.new";
 
 /// The file, open.
 #[derive(Debug)]
@@ -48,22 +46,10 @@ impl Written {
 
     /// Makes the file in `directory`, durably, with this number.
     pub fn open(directory: &Path, number: u64) -> Result<Self, StoreError> {
-        let (path, new) = (directory.join(FILE), directory.join(NEW_FILE));
-        let open = || {
-            // Whole or not at all: an empty one would look as if something had been cut off.
-            let file = File::options()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&new)?;
-            file.write_all_at(&bytes(number), 0)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            sync(directory)?;
-            Ok(Written(file))
-        };
-        open().map_err(|error| StoreError::io(&path, error))
+        // Whole or not at all: an empty one would look as if something had been cut off.
+        replace(directory, FILE, &bytes(number))
+            .map(Written)
+            .map_err(|error| StoreError::io(&directory.join(FILE), error))
     }
 
     /// Notes the number of a write that is on the disk.
@@ -91,13 +77,14 @@ fn bytes(number: u64) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn one_that_could_not_be_made_leaves_the_one_before() {
         let root = tempfile::tempdir().unwrap();
         drop(Written::open(root.path(), 3).unwrap());
         // As on a full disk, or when the process died.
-        fs::write(root.path().join(NEW_FILE), []).unwrap();
+        fs::write(root.path().join("written.new"), []).unwrap();
         assert_eq!(Written::read(root.path()).unwrap(), Some(3));
         drop(Written::open(root.path(), 4).unwrap());
         assert_eq!(Written::read(root.path()).unwrap(), Some(4));
