@@ -1,28 +1,33 @@
-//! A packed block: up to 512 read states of one user, column by column, in one allocation with
-//! what its owner keeps in front of them.
+//! A packed block: up to 512 read states of one user, in one allocation with what its owner keeps in
+//! front of them.
 //!
 //! ```text
-//! head | length, room, counters | words of 4 bytes, for room for `c` states with `n` counters each:
+//! head | length, room, … | for room for `c` states with `n` counters each:
 //!
-//! | channel numbers | last messages  | counter 0 | … | dirty bits | in-flight bits |
-//! | c, ascending    | 2c (low, high) | c         |   | ⌈c/32⌉     | ⌈c/32⌉         |
+//! | dirty bits | in-flight bits | tags | rows of 11 + 4n bytes, ascending by channel number            |
+//! | ⌈c/8⌉      | ⌈c/8⌉          | c    | c × (rest of the number: 3, last message: 8, counters: 4 each) |
 //! ```
 //!
-//! The search reads only the first column, and the sum of a counter only that
-//! counter's, so each touches as few cache lines as it can. A state with one
-//! counter takes 16 bytes and 2 bits. A state is *dirty* when it changed since its
-//! last snapshot, and *in flight* while a commit of such a snapshot is under way;
-//! it can be both, and then stays dirty when the commit is done.
+//! The tag of a state is the highest byte of its channel's number. The directory takes that byte from
+//! the channel's hash, so tags tell almost all states of a user apart, and they are evenly spread, so
+//! that one knows about where a state is before the block is read. The search reads the tags, which are
+//! in the lines of the head or next to them, and one row: three lines of the cache, of the 14 that a user with 50
+//! states takes. A state with one counter takes 16 bytes and 2 bits.
+//!
+//! A state is *dirty* when it changed since its last snapshot, and *in flight* while a commit of such a
+//! snapshot is under way; it can be both, and then stays dirty when the commit is done.
 //!
 //! The pointer to a block says in the bits that are 0 in every address how many cache lines it
-//! takes, so that they can be fetched all at once, before its length is known.
+//! takes, so that those that are needed can be fetched all at once, before its length is known.
 
 use std::alloc::{Layout, handle_alloc_error};
+use std::cmp::Ordering;
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 
 use allocator_api2::alloc::Allocator;
+use memchr::memchr;
 
 use crate::id::Id;
 use crate::prefetch::prefetch;
@@ -35,45 +40,120 @@ pub const MAX_BLOCK: usize = 512;
 /// Lines of a block that are fetched ahead, all of them or the first.
 const FETCHED: usize = 20;
 
+/// Lines that are fetched around the place where a state is expected.
+const AROUND: usize = 4;
+
+/// Bits of a channel number that are in the row; the others are the tag.
+const REST_BITS: u32 = 24;
+
+/// Bytes of them.
+const REST: usize = REST_BITS as usize / 8;
+
+/// Where the counters begin in a row.
+const COUNTERS_AT: usize = REST + size_of::<Id>();
+
 /// See the module.
 pub struct Block<H = ()> {
     /// With the number of lines in the low bits, at most `LINE - 1`.
     tagged: NonNull<Inner<H>>,
 }
 
-/// What is at the address of a block; the words follow.
+/// What is at the address of a block; bits, tags and rows follow.
 #[repr(C, align(8))]
 struct Inner<H> {
     head: H,
     len: u16,
     room: u16,
+    /// Where the rows begin in the data.
+    rows_at: u16,
+    row_size: u8,
     counters: u8,
 }
 
-// SAFETY: a block owns its memory, which nothing else points to, like a box of its head and words.
+// SAFETY: a block owns its memory, which nothing else points to, like a box of its head and bytes.
 unsafe impl<H: Send> Send for Block<H> {}
 // SAFETY: as above; through a shared block nothing changes but what the head lets change.
 unsafe impl<H: Sync> Sync for Block<H> {}
 
-/// Words one bit column takes.
-const fn bit_words(room: usize) -> usize {
-    room.div_ceil(32)
+/// Bytes that one bit for each state takes.
+const fn bit_bytes(room: usize) -> usize {
+    room.div_ceil(8)
 }
 
-const fn words_for(room: usize, counters: usize) -> usize {
-    room * (3 + counters) + 2 * bit_words(room)
+/// Where the tags begin.
+const fn tags_at(room: usize) -> usize {
+    2 * bit_bytes(room)
 }
 
-/// Where the words begin.
-const fn words_at<H>() -> usize {
-    let largest = size_of::<Inner<H>>() + 4 * words_for(MAX_BLOCK, MAX_COUNTERS);
+/// Where the rows begin.
+const fn rows_at(room: usize) -> usize {
+    tags_at(room) + room
+}
+
+/// Bytes of a row.
+const fn row_size(counters: usize) -> usize {
+    COUNTERS_AT + 4 * counters
+}
+
+/// Bytes of everything after the head.
+const fn data_size(room: usize, counters: usize) -> usize {
+    rows_at(room) + room * row_size(counters)
+}
+
+/// Where the data begins.
+const fn data_at<H>() -> usize {
+    let largest = size_of::<Inner<H>>() + data_size(MAX_BLOCK, MAX_COUNTERS);
     assert!(align_of::<Inner<H>>() <= LINE && largest <= LARGEST);
     size_of::<Inner<H>>()
 }
 
 fn layout<H>(room: usize, counters: usize) -> Layout {
-    let bytes = Slabs::size(words_at::<H>() + 4 * words_for(room, counters));
-    Layout::from_size_align(bytes, LINE).expect("the size is bounded, see `words_at`")
+    let bytes = Slabs::size(data_at::<H>() + data_size(room, counters));
+    Layout::from_size_align(bytes, LINE).expect("the size is bounded, see `data_at`")
+}
+
+/// The tag of a channel number.
+#[inline]
+fn tag(number: u32) -> u8 {
+    (number >> REST_BITS) as u8
+}
+
+/// The number in bytes, of which the first three are in the row.
+#[inline]
+fn rest(number: u32) -> [u8; REST] {
+    let [first, second, third, _tag] = number.to_le_bytes();
+    [first, second, third]
+}
+
+#[inline]
+fn number(tag: u8, row: &[u8]) -> u32 {
+    u32::from_le_bytes([row[0], row[1], row[2], tag])
+}
+
+#[inline]
+fn message(row: &[u8]) -> Id {
+    let bytes = row[REST..COUNTERS_AT].try_into();
+    Id::from_ne_bytes(bytes.expect("as many as an id has"))
+}
+
+#[inline]
+fn counter(row: &[u8], counter: usize) -> u32 {
+    let at = COUNTERS_AT + 4 * counter;
+    let bytes = row[at..at + 4].try_into();
+    u32::from_ne_bytes(bytes.expect("as many as a counter has"))
+}
+
+#[inline]
+fn state(row: &[u8]) -> ReadState {
+    // Element by element: an array that is filled in a loop goes through memory.
+    let other = |at| match row.len() > COUNTERS_AT + 4 * at {
+        true => counter(row, at),
+        false => 0,
+    };
+    ReadState {
+        last_message_id: message(row),
+        counters: [counter(row, 0), other(1), other(2), other(3)],
+    }
 }
 
 impl<H> Block<H> {
@@ -95,6 +175,12 @@ impl<H> Block<H> {
         // SAFETY: as in `inner`, and nobody else has the block.
         unsafe { self.at().as_mut() }
     }
+
+    /// How many lines of the cache it takes, or most of them.
+    #[inline]
+    fn lines(&self) -> usize {
+        self.tagged.addr().get() % LINE
+    }
 }
 
 impl<H: Default> Block<H> {
@@ -105,10 +191,10 @@ impl<H: Default> Block<H> {
 
     /// Room to take for `len` states: what the memory has that they take.
     fn room_for(len: usize, counters: usize) -> usize {
-        let words = (Self::bytes_for(len, counters) - words_at::<H>()) / 4;
-        // A state takes its words, and two bits of the last ones.
-        let mut room = (words / (3 + counters)).min(MAX_BLOCK);
-        while words_for(room, counters) > words {
+        let bytes = Self::bytes_for(len, counters) - data_at::<H>();
+        // A state takes its tag and its row, and two bits.
+        let mut room = (bytes / (1 + row_size(counters))).min(MAX_BLOCK);
+        while data_size(room, counters) > bytes {
             room -= 1;
         }
         room
@@ -124,16 +210,18 @@ impl<H: Default> Block<H> {
         };
         let at: NonNull<Inner<H>> = memory.cast();
         // SAFETY: the memory is new, and large and aligned enough for the head, and after
-        // it for the words, which are 0 from then on.
+        // it for the data, which is 0 from then on.
         unsafe {
             at.write(Inner {
                 head,
                 len: 0,
                 room: room as u16,
+                rows_at: rows_at(room) as u16,
+                row_size: row_size(counters) as u8,
                 counters: counters as u8,
             });
-            let words = at.cast::<u8>().add(words_at::<H>()).cast::<u32>();
-            words.write_bytes(0, words_for(room, counters));
+            let data = at.cast::<u8>().add(data_at::<H>());
+            data.write_bytes(0, data_size(room, counters));
         }
         let lines = (layout.size() / LINE).min(LINE - 1);
         // Memory of the slabs is aligned to a line.
@@ -141,24 +229,64 @@ impl<H: Default> Block<H> {
         Block { tagged }
     }
 
+    /// So many bytes from `start` on of what follows the head.
     #[inline]
-    fn words(&self) -> &[u32] {
-        let words = words_for(self.room(), self.counters());
-        // SAFETY: so many follow the head, all written, since `with_room`.
+    fn data(&self, start: usize, len: usize) -> &[u8] {
+        debug_assert!(start + len <= data_size(self.room(), self.counters()));
+        // SAFETY: only called with parts of what there is room for, as asserted above and by the callers; all of
+        // it is written, since `with_room`.
         unsafe {
-            let at = self.at().cast::<u8>().add(words_at::<H>());
-            std::slice::from_raw_parts(at.cast().as_ptr(), words)
+            let at = self.at().cast::<u8>().add(data_at::<H>() + start);
+            std::slice::from_raw_parts(at.as_ptr(), len)
         }
     }
 
     #[inline]
-    fn words_mut(&mut self) -> &mut [u32] {
-        let words = words_for(self.room(), self.counters());
-        // SAFETY: as in `words`, and nobody else has the block.
+    fn data_mut(&mut self, start: usize, len: usize) -> &mut [u8] {
+        debug_assert!(start + len <= data_size(self.room(), self.counters()));
+        // SAFETY: as in `data`, and nobody else has the block.
         unsafe {
-            let at = self.at().cast::<u8>().add(words_at::<H>());
-            std::slice::from_raw_parts_mut(at.cast().as_ptr(), words)
+            let at = self.at().cast::<u8>().add(data_at::<H>() + start);
+            std::slice::from_raw_parts_mut(at.as_ptr(), len)
         }
+    }
+
+    /// The tags of the states.
+    #[inline]
+    fn tags(&self) -> &[u8] {
+        let at = self.rows_at() - self.room();
+        self.data(at, self.len())
+    }
+
+    #[inline]
+    fn rows_at(&self) -> usize {
+        usize::from(self.inner().rows_at)
+    }
+
+    #[inline]
+    fn row_size(&self) -> usize {
+        usize::from(self.inner().row_size)
+    }
+
+    /// The rows of the states from `start` on.
+    fn rows_from(&self, start: usize) -> &[u8] {
+        assert!(start <= self.len());
+        let (at, size) = (self.rows_at(), self.row_size());
+        self.data(at + start * size, (self.len() - start) * size)
+    }
+
+    #[inline]
+    fn row(&self, index: usize) -> &[u8] {
+        assert!(index < self.len());
+        let (at, size) = (self.rows_at(), self.row_size());
+        self.data(at + index * size, size)
+    }
+
+    #[inline]
+    fn row_mut(&mut self, index: usize) -> &mut [u8] {
+        assert!(index < self.len());
+        let (at, size) = (self.rows_at(), self.row_size());
+        self.data_mut(at + index * size, size)
     }
 
     /// States in the block.
@@ -203,117 +331,139 @@ impl<H: Default> Block<H> {
         Self::bytes_for(room, self.counters()) - self.bytes()
     }
 
-    /// Has the processor fetch the block, if it is not large: its lines at once, not one after the
-    /// other as the search comes to need them.
+    #[inline]
+    fn prefetch_lines(&self, lines: Range<usize>) {
+        let at = self.at().as_ptr();
+        for line in lines {
+            prefetch(at.wrapping_byte_add(line * LINE));
+        }
+    }
+
+    /// Lines of the head, the bits and the tags.
+    #[inline]
+    fn front(&self) -> usize {
+        // With one counter they are a thirteenth of the data, and the head.
+        (self.lines() + 21) / 13
+    }
+
+    /// Has the processor fetch all that is read of a state whose channel number has this highest byte: its lines
+    /// at once, not one after the other as the search comes to need them.
+    #[inline]
+    pub fn prefetch_about(&self, tag: u8) {
+        let (lines, front) = (self.lines(), self.front());
+        self.prefetch_lines(0..front);
+        // Tags are evenly spread, so that is the middle of where it can be.
+        let expected = front + (lines - front.min(lines)) * usize::from(tag) / 256;
+        let first = expected.saturating_sub(AROUND / 2).max(front);
+        self.prefetch_lines(first..(first + AROUND).min(lines));
+    }
+
+    /// The same with the tags alone.
+    #[inline]
+    pub fn prefetch_tags(&self) {
+        self.prefetch_lines(0..self.front());
+    }
+
+    /// Has the processor fetch the block, if it is not large.
+    #[inline]
     pub fn prefetch(&self) {
-        let lines = self.tagged.addr().get() % LINE;
-        let at = self.at().as_ptr();
-        for line in 0..lines.min(FETCHED) {
-            prefetch(at.wrapping_byte_add(line * LINE));
-        }
+        self.prefetch_lines(0..self.lines().min(FETCHED));
     }
 
-    /// The same with the first column alone.
+    /// Where `number` probably is, if it is, by what the tags say. Has the processor fetch the row there.
     #[inline]
-    pub fn prefetch_numbers(&self) {
-        let lines = self.tagged.addr().get() % LINE;
-        let at = self.at().as_ptr();
-        // With one counter it is a quarter of the words.
-        for line in 0..(lines / 4 + 1).min(FETCHED) {
-            prefetch(at.wrapping_byte_add(line * LINE));
-        }
+    pub fn guess(&self, number: u32) -> Option<usize> {
+        let index = memchr(tag(number), self.tags())?;
+        let row = self.row(index);
+        prefetch(row.as_ptr());
+        // It may lie in two lines.
+        prefetch(row.as_ptr().wrapping_add(row.len() - 1));
+        Some(index)
     }
 
-    /// Has the processor fetch what is at `index` in the other columns.
+    /// The number of the channel of a state.
     #[inline]
-    pub fn prefetch_state(&self, index: usize) {
-        let (room, words) = (self.room(), self.words().as_ptr());
-        prefetch(words.wrapping_add(room + 2 * index));
-        for counter in 0..self.counters() {
-            prefetch(words.wrapping_add(room * (3 + counter) + index));
-        }
-        let [dirty, _] = self.bit_columns();
-        prefetch(words.wrapping_add(dirty.start + index / 32));
+    pub fn number(&self, index: usize) -> u32 {
+        number(self.tags()[index], self.row(index))
     }
 
     /// The channel numbers, ascending.
+    pub fn numbers(&self) -> impl Iterator<Item = u32> {
+        (0..self.len()).map(|index| self.number(index))
+    }
+
+    /// Where `number` is, if it is.
     #[inline]
-    pub fn numbers(&self) -> &[u32] {
-        &self.words()[..self.len()]
+    pub fn find(&self, number: u32) -> Option<usize> {
+        let first = memchr(tag(number), self.tags())?;
+        // Mostly no other has that tag.
+        if self::number(tag(number), self.row(first)) == number {
+            return Some(first);
+        }
+        self.search_from(first, number).ok()
     }
 
     /// Where `number` is, or where it belongs.
-    #[inline]
     pub fn search(&self, number: u32) -> Result<usize, usize> {
-        self.numbers().binary_search(&number)
+        let first = self.tags().partition_point(|other| *other < tag(number));
+        self.search_from(first, number)
     }
 
-    /// The values of one counter, in the order of [`Block::numbers`].
-    pub fn counter(&self, counter: usize) -> &[u32] {
-        debug_assert!(counter < self.counters());
-        let from = self.room() * (3 + counter);
-        &self.words()[from..from + self.len()]
+    /// Among those with the same tag, of which the first one is given.
+    #[cold]
+    fn search_from(&self, first: usize, number: u32) -> Result<usize, usize> {
+        let same = self.tags()[first..].partition_point(|other| *other == tag(number));
+        let (mut low, mut high) = (first, first + same);
+        while low < high {
+            let middle = (low + high) / 2;
+            match self.number(middle).cmp(&number) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Equal => return Ok(middle),
+                Ordering::Greater => high = middle,
+            }
+        }
+        Err(low)
+    }
+
+    /// Sum of the values of one counter.
+    pub fn total(&self, counter: usize) -> u64 {
+        assert!(counter < self.counters());
+        let rows = self.rows_from(0).chunks_exact(self.row_size());
+        rows.map(|row| u64::from(self::counter(row, counter))).sum()
     }
 
     /// The state at `index`.
     #[inline]
     pub fn get(&self, index: usize) -> ReadState {
         assert!(index < self.len());
-        let (words, room) = (self.words(), self.room());
-        let message = room + 2 * index;
-        let mut state = ReadState {
-            last_message_id: Id::from(words[message]) | Id::from(words[message + 1]) << 32,
-            ..ReadState::default()
-        };
-        for counter in 0..self.counters() {
-            state.counters[counter] = words[room * (3 + counter) + index];
-        }
-        state
+        state(self.row(index))
     }
 
     /// The states from `start` on, with their channel numbers.
     pub fn states_from(&self, start: usize) -> impl Iterator<Item = (u32, ReadState)> {
-        let (words, room, len) = (self.words(), self.room(), self.len());
-        let column = move |counter: usize| {
-            let from = room * (3 + counter);
-            &words[from + start..from + len]
-        };
-        let numbers = words[start..len].iter();
-        let messages = words[room + 2 * start..room + 2 * len].chunks_exact(2);
-        let rows = numbers.zip(messages).zip(column(0)).enumerate();
-        rows.map(move |(at, ((number, message), first))| {
-            let last_message_id = Id::from(message[0]) | Id::from(message[1]) << 32;
-            let other = |counter| match counter < self.counters() {
-                true => column(counter)[at],
-                false => 0,
-            };
-            // Element by element: an array that is filled in a loop goes through memory.
-            let counters = [*first, other(1), other(2), other(3)];
-            let state = ReadState {
-                last_message_id,
-                counters,
-            };
-            (*number, state)
-        })
-    }
-
-    #[inline]
-    fn put(&mut self, index: usize, state: &ReadState) {
-        let (room, counters) = (self.room(), self.counters());
-        let words = self.words_mut();
-        let message = room + 2 * index;
-        words[message] = state.last_message_id as u32;
-        words[message + 1] = (state.last_message_id >> 32) as u32;
-        for counter in 0..counters {
-            words[room * (3 + counter) + index] = state.counters[counter];
-        }
+        let rows = self.rows_from(start).chunks_exact(self.row_size());
+        let tags = self.tags()[start..].iter();
+        rows.zip(tags)
+            .map(|(row, tag)| (number(*tag, row), state(row)))
     }
 
     /// Replaces the values at `index`; says nothing about dirty.
     #[inline]
     pub fn set(&mut self, index: usize, state: &ReadState) {
-        assert!(index < self.len());
-        self.put(index, state);
+        let counters = self.counters();
+        let row = self.row_mut(index);
+        row[REST..COUNTERS_AT].copy_from_slice(&state.last_message_id.to_ne_bytes());
+        for counter in 0..counters {
+            let at = COUNTERS_AT + 4 * counter;
+            row[at..at + 4].copy_from_slice(&state.counters[counter].to_ne_bytes());
+        }
+    }
+
+    /// The same, and marks it as changed.
+    #[inline]
+    pub fn change(&mut self, index: usize, state: &ReadState) {
+        self.set(index, state);
+        self.set_dirty(index);
     }
 
     /// Inserts a clean state at the place [`Block::search`] named. The block must not be full.
@@ -323,38 +473,40 @@ impl<H: Default> Block<H> {
         if len == self.room() {
             self.resize(len + 1);
         }
-        let (room, counters, bits) = (self.room(), self.counters(), self.bit_columns());
-        let words = self.words_mut();
-        words.copy_within(index..len, index + 1);
-        words.copy_within(room + 2 * index..room + 2 * len, room + 2 * index + 2);
-        for counter in 0..counters {
-            let column = room * (3 + counter);
-            words.copy_within(column + index..column + len, column + index + 1);
-        }
-        for bits in bits {
-            open_bit(&mut words[bits], index);
-        }
-        words[index] = number;
+        let (dirty, in_flight) = self.bits_mut();
+        open_bit(dirty, index);
+        open_bit(in_flight, index);
+        let (tags, rows, size) = self.columns(index..len + 1);
+        // The last one is empty so far.
+        tags.copy_within(..len - index, 1);
+        rows.copy_within(..(len - index) * size, size);
+        tags[0] = tag(number);
+        rows[..REST].copy_from_slice(&rest(number));
         self.inner_mut().len += 1;
-        self.put(index, state);
+        self.set(index, state);
     }
 
     /// Removes the state at `index`.
     pub fn remove(&mut self, index: usize) {
-        let (room, len) = (self.room(), self.len());
+        let len = self.len();
         assert!(index < len);
-        let (counters, bits) = (self.counters(), self.bit_columns());
-        let words = self.words_mut();
-        words.copy_within(index + 1..len, index);
-        words.copy_within(room + 2 * (index + 1)..room + 2 * len, room + 2 * index);
-        for counter in 0..counters {
-            let column = room * (3 + counter);
-            words.copy_within(column + index + 1..column + len, column + index);
-        }
-        for bits in bits {
-            close_bit(&mut words[bits], index);
-        }
+        let (dirty, in_flight) = self.bits_mut();
+        close_bit(dirty, index);
+        close_bit(in_flight, index);
+        let (tags, rows, size) = self.columns(index..len);
+        tags.copy_within(1.., 0);
+        rows.copy_within(size.., 0);
         self.inner_mut().len -= 1;
+    }
+
+    /// Tags and rows of some states, or of room for more, and the size of a row.
+    fn columns(&mut self, states: Range<usize>) -> (&mut [u8], &mut [u8], usize) {
+        let (room, at, size) = (self.room(), self.rows_at(), self.row_size());
+        assert!(states.start <= states.end && states.end <= room);
+        let data = self.data_mut(at - room, room + room * size);
+        let (tags, rows) = data.split_at_mut(room);
+        let rows = &mut rows[states.start * size..states.end * size];
+        (&mut tags[states], rows, size)
     }
 
     /// Shrinks a block that is mostly empty.
@@ -413,88 +565,71 @@ impl<H: Default> Block<H> {
         debug_assert!(
             self.len() == 0
                 || range.is_empty()
-                || self.numbers()[self.len() - 1] < from.words()[range.start]
+                || self.number(self.len() - 1) < from.number(range.start)
         );
-        let (at, room, counters) = (self.len(), self.room(), self.counters());
-        let (source, source_words) = (from.room(), from.words());
-        let words = self.words_mut();
-        let mut copy = |to: usize, range: Range<usize>| {
-            words[to..to + range.len()].copy_from_slice(&source_words[range]);
-        };
-        copy(at, range.clone());
-        let messages = source + 2 * range.start..source + 2 * range.end;
-        copy(room + 2 * at, messages);
-        for counter in 0..counters {
-            let column = source * (3 + counter);
-            let values = column + range.start..column + range.end;
-            copy(room * (3 + counter) + at, values);
-        }
+        assert!(range.end <= from.len());
+        let at = self.len();
+        let (tags, rows, _size) = self.columns(at..at + range.len());
+        tags.copy_from_slice(&from.tags()[range.clone()]);
+        let size = from.row_size();
+        rows.copy_from_slice(&from.rows_from(range.start)[..range.len() * size]);
         self.inner_mut().len += range.len() as u16;
         for (offset, index) in range.enumerate() {
             if from.is_dirty(index) {
                 self.set_dirty(at + offset);
             }
             if from.is_in_flight(index) {
-                self.set_in_flight(at + offset);
+                let (_, in_flight) = self.bits_mut();
+                in_flight[(at + offset) / 8] |= 1 << ((at + offset) % 8);
             }
         }
     }
 
-    fn bit_columns(&self) -> [Range<usize>; 2] {
-        let start = self.room() * (3 + self.counters());
-        let middle = start + bit_words(self.room());
-        [start..middle, middle..middle + bit_words(self.room())]
+    /// The dirty bits, and the in-flight bits after them.
+    #[inline]
+    fn bits(&self) -> (&[u8], &[u8]) {
+        let bytes = bit_bytes(self.room());
+        self.data(0, 2 * bytes).split_at(bytes)
     }
 
-    fn dirty_bits(&self) -> &[u32] {
-        let [dirty, _] = self.bit_columns();
-        &self.words()[dirty]
-    }
-
-    fn in_flight_bits(&self) -> &[u32] {
-        let [_, in_flight] = self.bit_columns();
-        &self.words()[in_flight]
+    #[inline]
+    fn bits_mut(&mut self) -> (&mut [u8], &mut [u8]) {
+        let bytes = bit_bytes(self.room());
+        self.data_mut(0, 2 * bytes).split_at_mut(bytes)
     }
 
     /// Whether the state changed since its last snapshot.
     pub fn is_dirty(&self, index: usize) -> bool {
-        bit(self.dirty_bits(), index)
+        bit(self.bits().0, index)
     }
 
     /// Whether a snapshot of the state is being committed.
     pub fn is_in_flight(&self, index: usize) -> bool {
-        bit(self.in_flight_bits(), index)
+        bit(self.bits().1, index)
     }
 
     /// Marks the state as changed.
     #[inline]
     pub fn set_dirty(&mut self, index: usize) {
         assert!(index < self.len());
-        let [dirty, _] = self.bit_columns();
-        set_bit(&mut self.words_mut()[dirty], index);
-    }
-
-    fn set_in_flight(&mut self, index: usize) {
-        let [_, in_flight] = self.bit_columns();
-        set_bit(&mut self.words_mut()[in_flight], index);
+        self.data_mut(index / 8, 1)[0] |= 1 << (index % 8);
     }
 
     /// Takes the snapshot of up to `limit` states that are dirty and not in flight: they are no
     /// longer dirty, but in flight. More can be taken into the same snapshot later.
     pub fn snapshot(&mut self, limit: usize, mut take: impl FnMut(u32, ReadState)) -> usize {
-        let [dirty, in_flight] = self.bit_columns();
         let mut taken = 0;
-        for word in 0..dirty.len() {
-            let words = self.words();
-            let mut bits = words[dirty.start + word] & !words[in_flight.start + word];
+        for byte in 0..bit_bytes(self.len()) {
+            let (dirty, in_flight) = self.bits();
+            let mut bits = dirty[byte] & !in_flight[byte];
             while bits != 0 && taken < limit {
                 let lowest = bits & bits.wrapping_neg();
-                let index = 32 * word + bits.trailing_zeros() as usize;
+                let index = 8 * byte + bits.trailing_zeros() as usize;
                 bits ^= lowest;
-                let words = self.words_mut();
-                words[dirty.start + word] ^= lowest;
-                words[in_flight.start + word] |= lowest;
-                take(self.numbers()[index], self.get(index));
+                let (dirty, in_flight) = self.bits_mut();
+                dirty[byte] ^= lowest;
+                in_flight[byte] |= lowest;
+                take(self.number(index), self.get(index));
                 taken += 1;
             }
         }
@@ -504,20 +639,19 @@ impl<H: Default> Block<H> {
     /// Nothing is in flight any more: what was is clean if the commit was `done` and nothing
     /// changed since, else dirty.
     pub fn settle(&mut self, done: bool) {
-        let [dirty, in_flight] = self.bit_columns();
-        let words = self.words_mut();
-        for (dirty, in_flight) in dirty.zip(in_flight) {
+        let (dirty, in_flight) = self.bits_mut();
+        for (dirty, in_flight) in dirty.iter_mut().zip(in_flight) {
             if !done {
-                words[dirty] |= words[in_flight];
+                *dirty |= *in_flight;
             }
-            words[in_flight] = 0;
+            *in_flight = 0;
         }
     }
 
     /// States that are dirty.
     pub fn dirty(&self) -> usize {
-        let ones = |word: &u32| word.count_ones() as usize;
-        self.dirty_bits().iter().map(ones).sum()
+        let (dirty, _) = self.bits();
+        dirty.iter().map(|byte| byte.count_ones() as usize).sum()
     }
 }
 
@@ -551,35 +685,32 @@ impl<H> Drop for Block<H> {
 impl<H: Default> fmt::Debug for Block<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map()
-            .entries((0..self.len()).map(|index| (self.numbers()[index], self.get(index))))
+            .entries((0..self.len()).map(|index| (self.number(index), self.get(index))))
             .finish()
     }
 }
 
-fn bit(words: &[u32], index: usize) -> bool {
-    words[index / 32] & 1 << (index % 32) != 0
-}
-
-fn set_bit(words: &mut [u32], index: usize) {
-    words[index / 32] |= 1 << (index % 32);
+#[inline]
+fn bit(bytes: &[u8], index: usize) -> bool {
+    bytes[index / 8] & 1 << (index % 8) != 0
 }
 
 /// Moves the bits from `index` on one up and puts a 0 at `index`. The top bit must be 0.
-fn open_bit(words: &mut [u32], index: usize) {
-    let (first, below) = (index / 32, (1u32 << (index % 32)) - 1);
-    for word in (first + 1..words.len()).rev() {
-        words[word] = words[word] << 1 | words[word - 1] >> 31;
+fn open_bit(bytes: &mut [u8], index: usize) {
+    let (first, below) = (index / 8, (1u8 << (index % 8)) - 1);
+    for byte in (first + 1..bytes.len()).rev() {
+        bytes[byte] = bytes[byte] << 1 | bytes[byte - 1] >> 7;
     }
-    words[first] = words[first] & below | (words[first] & !below) << 1;
+    bytes[first] = bytes[first] & below | (bytes[first] & !below) << 1;
 }
 
 /// Moves the bits above `index` one down.
-fn close_bit(words: &mut [u32], index: usize) {
-    let (first, below) = (index / 32, (1u32 << (index % 32)) - 1);
-    words[first] = words[first] & below | words[first] >> 1 & !below;
-    for word in first + 1..words.len() {
-        words[word - 1] |= words[word] << 31;
-        words[word] >>= 1;
+fn close_bit(bytes: &mut [u8], index: usize) {
+    let (first, below) = (index / 8, (1u8 << (index % 8)) - 1);
+    bytes[first] = bytes[first] & below | bytes[first] >> 1 & !below;
+    for byte in first + 1..bytes.len() {
+        bytes[byte - 1] |= bytes[byte] << 7;
+        bytes[byte] >>= 1;
     }
 }
 
@@ -602,7 +733,7 @@ mod tests {
         (0..block.len())
             .map(|i| {
                 let (dirty, in_flight) = (block.is_dirty(i), block.is_in_flight(i));
-                (block.numbers()[i], block.get(i), dirty, in_flight)
+                (block.number(i), block.get(i), dirty, in_flight)
             })
             .collect()
     }
@@ -618,7 +749,8 @@ mod tests {
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        let number = 0..700u32;
+        // Of few tags, many of which have several states.
+        let number = (0..700u32).prop_map(|number| ((number % 20) << REST_BITS) | number);
         prop_oneof![
             12 => (number.clone(), any::<u64>()).prop_map(|(n, s)| Step::Insert(n, s)),
             4 => number.clone().prop_map(Step::Remove),
@@ -686,8 +818,9 @@ mod tests {
                 prop_assert_eq!(block.dirty(), model.iter().filter(|row| row.2).count());
             }
             prop_assert_eq!(rows(&block), model.clone());
-            let second: Vec<u32> = model.iter().map(|row| row.1.counters[1]).collect();
-            prop_assert_eq!(block.counter(1), second);
+            let second = model.iter().map(|row| u64::from(row.1.counters[1]));
+            prop_assert_eq!(block.total(1), second.sum::<u64>());
+            prop_assert!(block.numbers().eq(model.iter().map(|row| row.0)));
         }
     }
 

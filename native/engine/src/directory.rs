@@ -1,7 +1,7 @@
 //! The directory: every channel that a resident read state is of has a number of 32 bits.
 //!
 //! ```text
-//! number    | index within the partition: 24 bits | partition: 8 bits |
+//! number    | partition: 8 bits | index within the partition: 24 bits |
 //! slot      | channel id: 8 bytes | kind: 1 | references: 4 |           found by number
 //! cell      | 8 bits of the hash | a slot's index: 24 bits |             found by the channel's hash
 //! ```
@@ -58,14 +58,35 @@ pub struct Directory {
     bytes: AtomicUsize,
 }
 
-/// A channel that is looked for, with its hash, which is worked out once.
+/// A channel that is looked for, with its hash, which is worked out once. The partition is the highest byte of the
+/// hash, and of the number, for the sake of [blocks](crate::block).
 #[derive(Clone, Copy, Debug)]
 pub struct Sought {
     channel: Channel,
     hash: u64,
 }
 
+/// A number that is perhaps that of a channel that is looked for, as long as the guard lives with which it was made.
+#[derive(Clone, Copy, Debug)]
+pub struct Guess<'a> {
+    number: u32,
+    slot: &'a Slot,
+}
+
+impl Guess<'_> {
+    /// The number, if it is the channel's.
+    #[inline]
+    pub fn number(self, sought: Sought) -> Option<u32> {
+        self.slot.is_of(sought.channel).then_some(self.number)
+    }
+}
+
 impl Sought {
+    /// The highest byte of the number, if there is one.
+    pub(crate) fn tag(self) -> u8 {
+        self.partition() as u8
+    }
+
     pub(crate) fn partition(self) -> usize {
         // The table uses the low bits.
         (self.hash >> (u64::BITS - PARTITION_BITS)) as usize
@@ -267,7 +288,10 @@ impl Directory {
 
     /// The channel's number, if it has one. It means the channel as long as `guard` lives.
     pub fn find(&self, sought: Sought, guard: &Guard) -> Option<u32> {
-        self.find_slot(sought, guard, |slot| slot.is_of(sought.channel))
+        let partition = sought.partition();
+        let is_it = |slot: &Slot| slot.is_of(sought.channel);
+        let (index, _slot) = self.partitions[partition].find(sought.hash, guard, is_it)?;
+        Some(number(partition, index))
     }
 
     /// Has the processor fetch where [`Directory::find`] will look first.
@@ -281,30 +305,16 @@ impl Directory {
     }
 
     /// The number that is the channel's if it has one, by what the cells say. Has the processor
-    /// fetch what [`Directory::is`] looks at.
-    pub fn guess(&self, sought: Sought, guard: &Guard) -> Option<u32> {
-        self.find_slot(sought, guard, |slot| {
-            prefetch(slot);
-            true
-        })
-    }
-
+    /// fetch what [`Guess::number`] looks at.
     #[inline]
-    fn find_slot(
-        &self,
-        sought: Sought,
-        guard: &Guard,
-        good: impl Fn(&Slot) -> bool,
-    ) -> Option<u32> {
+    pub fn guess<'a>(&'a self, sought: Sought, guard: &'a Guard) -> Option<Guess<'a>> {
         let partition = sought.partition();
-        let index = self.partitions[partition].find(sought.hash, guard, good)?;
-        Some(number(partition, index))
-    }
-
-    /// Whether a number that was guessed while `_guard` was pinned is the channel's.
-    pub fn is(&self, number: u32, sought: Sought, _guard: &Guard) -> bool {
-        let (partition, index) = split(number);
-        self.partitions[partition].slot(index).is_of(sought.channel)
+        let (index, slot) = self.partitions[partition].find(sought.hash, guard, |_| true)?;
+        prefetch(slot);
+        Some(Guess {
+            number: number(partition, index),
+            slot,
+        })
     }
 
     /// The channel's number, with one reference more; the channel gets a number if it has none.
@@ -314,7 +324,10 @@ impl Directory {
         let partition = &self.partitions[at];
         let index = partition
             .find(hash, guard, |slot| slot.share(channel))
-            .unwrap_or_else(|| self.insert(partition, channel, hash, guard));
+            .map_or_else(
+                || self.insert(partition, channel, hash, guard),
+                |(index, _slot)| index,
+            );
         number(at, index)
     }
 
@@ -346,7 +359,7 @@ impl Directory {
         let mut writer = partition.writer.lock();
         fail_point!();
         // Another writer may have been quicker.
-        if let Some(index) = partition.find(hash, guard, |slot| slot.share(channel)) {
+        if let Some((index, _slot)) = partition.find(hash, guard, |slot| slot.share(channel)) {
             return index;
         }
         self.make_room(partition, &mut writer, guard);
@@ -409,7 +422,7 @@ impl Partition {
 
     /// The first slot for this hash that is `good`.
     #[inline]
-    fn find(&self, hash: u64, guard: &Guard, good: impl Fn(&Slot) -> bool) -> Option<u32> {
+    fn find(&self, hash: u64, guard: &Guard, good: impl Fn(&Slot) -> bool) -> Option<(u32, &Slot)> {
         let table = self.table.load(Ordering::Acquire, guard);
         // SAFETY: as in `make_room`.
         for cell in probe(unsafe { table.deref() }, hash) {
@@ -417,10 +430,11 @@ impl Partition {
             if value == EMPTY {
                 return None;
             }
-            if let Some(index) = index_in(value, hash)
-                && good(self.slot(index))
-            {
-                return Some(index);
+            if let Some(index) = index_in(value, hash) {
+                let slot = self.slot(index);
+                if good(slot) {
+                    return Some((index, slot));
+                }
             }
         }
         None
@@ -458,8 +472,10 @@ fn value_of(index: u32, hash: u64) -> u32 {
 
 /// The slot a cell names, unless it is that of a channel with another hash.
 fn index_in(value: u32, hash: u64) -> Option<u32> {
+    let is_of = (value ^ (hash >> 24) as u32) & TAG == 0;
+    // What is left of an empty one is too low.
     let index = (value & !TAG).checked_sub(BIAS)?;
-    (value == value_of(index, hash)).then_some(index)
+    is_of.then_some(index)
 }
 
 /// The cells at which a channel with this hash can be, in order.
@@ -470,11 +486,11 @@ fn probe(table: &[AtomicU32], hash: u64) -> impl Iterator<Item = &AtomicU32> {
 }
 
 fn number(partition: usize, index: u32) -> u32 {
-    index << PARTITION_BITS | partition as u32
+    (partition as u32) << INDEX_BITS | index
 }
 
 fn split(number: u32) -> (usize, u32) {
-    (number as usize & (PARTITIONS - 1), number >> PARTITION_BITS)
+    ((number >> INDEX_BITS) as usize, number & !TAG)
 }
 
 impl Drop for Partition {

@@ -14,11 +14,12 @@ use crate::id::Id;
 use crate::journaling::Journaling;
 use crate::now::{Micros, Now};
 use crate::operation::Operation;
+use crate::prefetch::prefetch;
 use crate::read_state::MAX_COUNTERS;
 use crate::recency::Uses;
 use crate::shard::{Admission, Aftermath, Owed, Shard, Write, WriteError};
 use crate::shared::Shared;
-use crate::slabs::Slabs;
+use crate::slabs::{LINE, Slabs};
 use crate::stats::Stats;
 use crate::totals::{Bounds, Reservation, Totals};
 use crate::user::Resident;
@@ -185,14 +186,14 @@ impl Engine {
             self.shared.directory.prefetch(sought, &guard);
         }
         let mut shard = self.shard(hash);
-        shard.prefetch(hash);
+        let place = shard.prefetch(hash, sought);
         let write = Write {
             guard: &guard,
             user,
             hash,
             operation,
             sought,
-            place: None,
+            place,
             hint: None,
             now,
             admission: Admission::Needed,
@@ -445,9 +446,12 @@ impl Engine {
         shard
     }
 
-    /// For fetching it before it is locked.
-    pub(crate) fn shard_address(&self, index: usize) -> *const u8 {
-        (&raw const self.shards[index]).cast()
+    /// Has the processor fetch a shard before it is locked.
+    pub(crate) fn prefetch_shard(&self, index: usize) {
+        let shard = &raw const self.shards[index];
+        for line in 0..size_of_val(&self.shards[index]).div_ceil(LINE) {
+            prefetch(shard.wrapping_byte_add(line * LINE));
+        }
     }
 
     pub(crate) fn shards(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {

@@ -68,14 +68,7 @@ impl Ledger {
         }
     }
 
-    /// A change was made that is in no snapshot.
-    pub fn changed(&mut self, shared: &Shared, resident: &mut Resident, now: Now) {
-        if !resident.changed {
-            self.unsettled(shared, resident, now);
-        }
-    }
-
-    /// The same, and what is unsettled of the user.
+    /// A change was made that is in no snapshot: what is unsettled of the user.
     pub fn unsettled<'a>(
         &mut self,
         shared: &Shared,

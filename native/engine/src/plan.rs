@@ -4,7 +4,7 @@
 use crossbeam_epoch::Guard;
 use scopeguard::ScopeGuard;
 
-use crate::directory::{Directory, Sought};
+use crate::directory::{Directory, Guess, Sought};
 use crate::id::Channel;
 use crate::operation::Change;
 use crate::read_state::ReadState;
@@ -24,7 +24,7 @@ pub(crate) enum Plan {
     Remove(u32, Place),
 }
 
-/// Where a channel's read state was a moment ago.
+/// Where a channel's read state was a moment ago, or may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hint {
     number: u32,
@@ -44,48 +44,49 @@ impl Hint {
         Self::of_number(set, number)
     }
 
-    /// The same with the number that was guessed for the channel, if any was and it is right.
-    pub fn guessed(
-        set: &Resident,
-        directory: &Directory,
-        guard: &Guard,
-        sought: Sought,
-        guess: Option<u32>,
-    ) -> Option<Self> {
-        let number = guess.filter(|number| directory.is(*number, sought, guard))?;
-        Self::of_number(set, number)
+    /// Where it may be, by what was guessed of the channel. Has the processor fetch what is there.
+    #[inline]
+    pub fn guessed(set: &Resident, sought: Sought, guess: Option<Guess>) -> Option<Self> {
+        let number = guess?.number(sought)?;
+        let place = set.guess(number)?;
+        Some(Hint { number, place })
     }
 
+    #[inline]
     fn of_number(set: &Resident, number: u32) -> Option<Self> {
         // A read state of the set holds a reference, so its channel has exactly this number.
         let place = set.find(number)?;
         Some(Hint { number, place })
     }
 
-    /// Whether the read state is there still. The guard must be pinned since it was found.
-    pub fn holds(self, set: &Resident) -> bool {
+    /// Where the read state is, if it is still in the set. The guard must be pinned since the hint was made.
+    #[inline]
+    pub fn confirmed(self, set: &Resident) -> Option<Self> {
         // A number that is still in the set still is the channel's.
-        set.is_at(self.place, self.number)
+        if set.is_at(self.place, self.number) {
+            Some(self)
+        } else {
+            Self::of_number(set, self.number)
+        }
     }
 
-    /// What a change makes of the read state: other values, or `Some(None)` if it stays as it is; `None` if it is
-    /// another change.
-    #[inline]
-    pub fn changed(self, set: &Resident, change: &Change) -> Option<Option<ReadState>> {
-        let before = set.get(self.place);
-        let after = change.apply(Some(before))?;
-        Some((after != before).then_some(after))
-    }
-
-    /// Gives the read state other values.
-    #[inline]
-    pub fn set(self, set: &mut Resident, state: &ReadState) {
-        set.change(self.place, state);
-    }
-
-    /// Has the processor fetch the read state.
-    pub fn prefetch(self, set: &Resident) {
-        set.prefetch_state(self.place);
+    /// Gives the read state the values that a change makes of it, unless it stays as it is, after `note` was
+    /// called. The hint holds, and the change deletes nothing.
+    #[inline(always)]
+    pub fn change<E>(
+        self,
+        set: &mut Resident,
+        change: &Change,
+        note: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        set.revise(self.place, |before| {
+            let after = change.apply(Some(before));
+            if after == Some(before) {
+                return Ok(None);
+            }
+            note()?;
+            Ok(after)
+        })
     }
 }
 

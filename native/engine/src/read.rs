@@ -5,7 +5,7 @@ use read_states_sync::atomic::Ordering::Relaxed;
 use read_states_sync::pin;
 
 use crate::block::MAX_BLOCK;
-use crate::directory::Directory;
+use crate::directory::{Directory, Sought};
 use crate::engine::Engine;
 use crate::id::{Channel, Id};
 use crate::load_queue::Wanted;
@@ -54,7 +54,7 @@ impl Engine {
         let guard = pin();
         let sought = directory.seek(channel);
         directory.prefetch(sought, &guard);
-        self.read(user, |resident| {
+        self.read(user, Some(sought), |resident| {
             let number = directory.find(sought, &guard);
             let place = number.and_then(|number| resident.find(number));
             Found::Resident(place.map_or_else(ReadState::default, |place| resident.get(place)))
@@ -63,7 +63,9 @@ impl Engine {
 
     /// The sum of one counter over the user's read states.
     pub fn total(&self, user: Id, counter: usize) -> Result<Found<u64>, LoadQueueFull> {
-        self.read(user, |resident| Found::Resident(resident.total(counter)))
+        self.read(user, None, |resident| {
+            Found::Resident(resident.total(counter))
+        })
     }
 
     /// Read states in ascending order of their channels. A long list is not isolated from
@@ -78,7 +80,7 @@ impl Engine {
         let mut listing = Listing::new(self, query);
         let (mut from, mut arrival) = (0, None);
         loop {
-            let page = self.read(user, |resident| {
+            let page = self.read(user, None, |resident| {
                 if resident.len() > LONG && !long {
                     return Found::Long;
                 }
@@ -133,14 +135,16 @@ impl Engine {
         false
     }
 
+    /// Reads one read state, whose channel is sought, or all.
     fn read<T>(
         &self,
         user: Id,
+        sought: Option<Sought>,
         read: impl FnOnce(&mut Resident) -> Found<T>,
     ) -> Result<Found<T>, LoadQueueFull> {
         let hash = self.hash(user);
         let shard = &mut *self.shard(hash);
-        shard.prefetch(hash);
+        shard.prefetch(hash, sought);
         if let Some(resident) = find_resident(&mut shard.residents, hash, user) {
             let pins = resident.pins;
             shard.ledger.used(self.shared(), resident);
@@ -306,7 +310,7 @@ mod tests {
         let mut listing = Listing::new(&engine, query);
         let mut next = Some(0);
         while let Some(from) = next {
-            let page = engine.read(USER, |resident| {
+            let page = engine.read(USER, None, |resident| {
                 Found::Resident(listing.copy(resident, from))
             });
             let Ok(Found::Resident(after)) = page else {

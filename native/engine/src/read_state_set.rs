@@ -86,21 +86,21 @@ impl<H: Default> ReadStateSet<H> {
         &mut many.blocks[at]
     }
 
-    /// Has the processor fetch what is to be searched, if that is not much.
+    /// Has the processor fetch the states, if they are not very many.
     pub fn prefetch(&self) {
         self.0.prefetch();
     }
 
-    /// The same with what is to be searched alone, and not what is found then.
+    /// The same with what one state needs, see [`Block::prefetch_about`].
     #[inline]
-    pub fn prefetch_numbers(&self) {
-        self.0.prefetch_numbers();
+    pub fn prefetch_about(&self, tag: u8) {
+        self.0.prefetch_about(tag);
     }
 
-    /// Has the processor fetch one state.
+    /// The same with what is to be searched alone, and not what is found then.
     #[inline]
-    pub fn prefetch_state(&self, place: Place) {
-        self.blocks()[place.block].prefetch_state(place.index);
+    pub fn prefetch_tags(&self) {
+        self.0.prefetch_tags();
     }
 
     /// Puts an empty set in its place, and what is in front of the states in front of that.
@@ -162,15 +162,34 @@ impl<H: Default> ReadStateSet<H> {
         if blocks.len() == 1 {
             return 0;
         }
-        let after = blocks.partition_point(|block| block.numbers()[0] <= number);
+        let after = blocks.partition_point(|block| block.number(0) <= number);
         after.saturating_sub(1)
     }
 
     /// Where `number` is, if it is.
     #[inline]
     pub fn find(&self, number: u32) -> Option<Place> {
+        if self.0.many.is_none() {
+            let index = self.0.find(number)?;
+            return Some(Place { block: 0, index });
+        }
+        self.find_of_many(number)
+    }
+
+    /// Where `number` probably is, if it is, without a look at its row: see [`Block::guess`].
+    #[inline]
+    pub fn guess(&self, number: u32) -> Option<Place> {
+        if self.0.many.is_some() {
+            return self.find_of_many(number);
+        }
+        let index = self.0.guess(number)?;
+        Some(Place { block: 0, index })
+    }
+
+    #[cold]
+    fn find_of_many(&self, number: u32) -> Option<Place> {
         let block = self.block_of(number);
-        let index = self.blocks()[block].search(number).ok()?;
+        let index = self.blocks()[block].find(number)?;
         Some(Place { block, index })
     }
 
@@ -178,7 +197,7 @@ impl<H: Default> ReadStateSet<H> {
     #[inline]
     pub fn is_at(&self, place: Place, number: u32) -> bool {
         let block = self.blocks().get(place.block);
-        block.is_some_and(|block| block.numbers().get(place.index) == Some(&number))
+        block.is_some_and(|block| place.index < block.len() && block.number(place.index) == number)
     }
 
     /// The state at `place`.
@@ -190,9 +209,21 @@ impl<H: Default> ReadStateSet<H> {
     /// Replaces the state at `place` and marks it dirty.
     #[inline]
     pub fn change(&mut self, place: Place, state: &ReadState) {
+        self.block_mut(place.block).change(place.index, state);
+    }
+
+    /// Replaces the state at `place` by what is made of it, if anything is, and marks it dirty.
+    #[inline(always)]
+    pub fn revise<E>(
+        &mut self,
+        place: Place,
+        make: impl FnOnce(ReadState) -> Result<Option<ReadState>, E>,
+    ) -> Result<(), E> {
         let block = self.block_mut(place.block);
-        block.set(place.index, state);
-        block.set_dirty(place.index);
+        if let Some(state) = make(block.get(place.index))? {
+            block.change(place.index, &state);
+        }
+        Ok(())
     }
 
     /// Inserts a state that is not there yet, dirty.
@@ -203,7 +234,7 @@ impl<H: Default> ReadStateSet<H> {
             many.blocks.reserve(1);
             let before = many.blocks[at].bytes();
             let upper = many.blocks[at].split();
-            let above = number >= upper.numbers()[0];
+            let above = number >= upper.number(0);
             many.bytes = many.bytes + many.blocks[at].bytes() + upper.bytes() - before;
             many.blocks.insert(at + 1, upper);
             at += usize::from(above);
@@ -274,11 +305,8 @@ impl<H: Default> ReadStateSet<H> {
 
     /// Sum of one counter over every state.
     pub fn total(&self, counter: usize) -> u64 {
-        let values = self
-            .blocks()
-            .iter()
-            .flat_map(|block| block.counter(counter));
-        values.map(|value| u64::from(*value)).sum()
+        let blocks = self.blocks().iter();
+        blocks.map(|block| block.total(counter)).sum()
     }
 
     /// Adds the states whose number is `from` or higher to `to`, whole blocks at a time, until at
@@ -287,9 +315,9 @@ impl<H: Default> ReadStateSet<H> {
         let full = to.len() + limit;
         for block in self.blocks().iter().skip(self.block_of(from)) {
             if to.len() >= full {
-                return Some(block.numbers()[0]);
+                return Some(block.number(0));
             }
-            let start = block.numbers().partition_point(|number| *number < from);
+            let start = block.search(from).unwrap_or_else(|start| start);
             to.extend(block.states_from(start));
         }
         None
@@ -297,9 +325,7 @@ impl<H: Default> ReadStateSet<H> {
 
     /// The channel numbers, ascending.
     pub fn numbers(&self) -> impl Iterator<Item = u32> {
-        self.blocks()
-            .iter()
-            .flat_map(|block| block.numbers().iter().copied())
+        self.blocks().iter().flat_map(Block::numbers)
     }
 
     /// Takes the snapshot of up to `limit` dirty states, see [`Block::snapshot`].

@@ -300,9 +300,12 @@ impl Shard {
         if self.closed {
             return Err(WriteError::Closed);
         }
-        let resident = self.residents.find_at(write.place, write.hash, |resident| {
-            resident.id == write.user
-        });
+        let is_it = |resident: &Resident| resident.id == write.user;
+        let is_at = |place: &usize| self.residents.at(*place).is_some_and(is_it);
+        let resident = match write.place.filter(is_at) {
+            Some(place) => self.residents.place(place),
+            None => self.residents.find(write.hash, is_it),
+        };
         match (resident, write.operation) {
             (Some(resident), Operation::Change { channel, change }) => {
                 change_resident(shared, &mut self.ledger, resident, *channel, change, write)
@@ -317,12 +320,49 @@ impl Shard {
         }
     }
 
-    /// Has the processor fetch a user whole, if he is resident.
-    pub fn prefetch(&self, hash: u64) {
-        let place = self.residents.first(hash);
-        if let Some(resident) = place.and_then(|place| self.residents.at(place)) {
-            resident.prefetch();
+    /// What most operations of a batch are: other values for a read state, of a user who has changes already that are
+    /// in no snapshot. The user and the read state may be where it says. False if it is something else, and nothing is
+    /// done.
+    #[inline(always)]
+    pub fn change_again(
+        &mut self,
+        shared: &Shared,
+        place: usize,
+        hint: Hint,
+        write: &Write,
+    ) -> Result<bool, WriteError> {
+        let Operation::Change { change, .. } = write.operation else {
+            return Ok(false);
+        };
+        let Some(resident) = self.residents.place(place) else {
+            return Ok(false);
+        };
+        if self.closed
+            || resident.id != write.user
+            || !resident.changed
+            || *change == Change::Delete
+        {
+            return Ok(false);
         }
+        let Some(hint) = hint.confirmed(resident) else {
+            return Ok(false);
+        };
+        self.ledger.used(shared, resident);
+        let note = || self.ledger.note(shared, write).map(drop);
+        hint.change(resident, change, note)?;
+        Ok(true)
+    }
+
+    /// Has the processor fetch a user, if he seems to be resident, and says where he is: all of him, or what a read
+    /// state needs whose channel is sought.
+    #[inline]
+    pub fn prefetch(&self, hash: u64, sought: Option<Sought>) -> Option<usize> {
+        let (place, resident) = self.residents.first(hash)?;
+        match sought {
+            Some(sought) => resident.prefetch_about(sought.tag()),
+            None => resident.prefetch(),
+        }
+        Some(place)
     }
 
     /// Keeps an operation on a user who is not resident.
@@ -484,20 +524,17 @@ fn change_resident<'a>(
     } = *write;
     ledger.used(shared, resident);
     let directory = &shared.directory;
-    let hint = hint.filter(|hint| hint.holds(resident)).or_else(|| {
+    let hint = hint.and_then(|hint| hint.confirmed(resident)).or_else(|| {
         let sought = write.sought.unwrap_or_else(|| directory.seek(channel));
         Hint::new(resident, directory, guard, sought)
     });
     // The hot path: a read state of a dirty user gets other values, and nothing grows.
-    if resident.is_uncommitted()
+    if resident.changed
+        && *change != Change::Delete
         && let Some(hint) = hint
-        && let Some(state) = hint.changed(resident, change)
     {
-        if let Some(state) = state {
-            ledger.note(shared, write)?;
-            ledger.changed(shared, resident, now);
-            hint.set(resident, &state);
-        }
+        let note = || ledger.note(shared, write).map(drop);
+        hint.change(resident, change, note)?;
         return Ok(Aftermath::default());
     }
     let plan = Plan::new(resident, change, hint);

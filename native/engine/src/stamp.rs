@@ -16,6 +16,7 @@ impl Stamp {
     }
 
     /// The next version: the time, or one above the last version if the clock is behind it.
+    #[inline]
     pub fn next(&mut self, now: Now) -> Version {
         self.last = now.unix.max(self.last.saturating_add(1));
         self.last

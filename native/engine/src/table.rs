@@ -1,13 +1,14 @@
 //! A table of a shard's users by the hash of their id, which moves and grows without looking at them.
 //!
 //! ```text
-//! tags    | 2 bytes each: 15 bits of the hash, or 0 for an empty place   |
-//! places  | 8 bytes each: where the user is                             |     found at the tag's index
+//! line     | places: 6 of 8 bytes | tags: 6 of 2 bytes | rest: 4 |    64 bytes, a line of the cache
+//! place    | where the user is                                   |
+//! tag      | 15 bits of the hash, or 0 for an empty place        |    found at the place's index in the line
 //! ```
 //!
 //! Open addressing: a user is at the place that the tag names, or at the first empty one after
-//! that. The tag is all the table needs to know of the hash, so neither growing nor removing touches
-//! the users, who lie wherever they lie; and both columns can be fetched before either is read.
+//! that, mostly in the same line. The tag is all the table needs to know of the hash, so neither growing nor
+//! removing touches the users, who lie wherever they lie.
 
 use allocator_api2::boxed::Box;
 use allocator_api2::vec::Vec;
@@ -19,23 +20,42 @@ use crate::slabs::Slabs;
 /// Set in every tag that is not empty.
 const TAKEN: u16 = 1 << 15;
 
-/// Places of the smallest table that is not empty.
-const LEAST: usize = 8;
+/// Places of a line.
+const WIDTH: usize = 6;
 
 /// See the module. `T` is a pointer, for its niche.
 #[derive(Debug)]
 pub(crate) struct Table<T> {
-    tags: Box<[u16], Slabs>,
-    places: Box<[Option<T>], Slabs>,
+    lines: Box<[Line<T>], Slabs>,
     len: usize,
 }
 
+/// See the module.
+#[derive(Debug)]
+#[repr(C, align(64))]
+struct Line<T> {
+    places: [Option<T>; WIDTH],
+    tags: [u16; WIDTH],
+}
+
+impl<T> Default for Line<T> {
+    fn default() -> Self {
+        const { assert!(size_of::<Self>() == 64) };
+        Line {
+            places: [const { None }; WIDTH],
+            tags: [0; WIDTH],
+        }
+    }
+}
+
 /// Which bits of the hash are the tag. The highest ones choose nothing else.
+#[inline]
 fn tag(hash: u64) -> u16 {
     TAKEN | (hash >> 49) as u16
 }
 
 /// The first place for a tag in a table of that many.
+#[inline]
 fn home(tag: u16, places: usize) -> usize {
     (usize::from(tag & !TAKEN) * places) >> 15
 }
@@ -43,73 +63,69 @@ fn home(tag: u16, places: usize) -> usize {
 impl<T> Table<T> {
     pub fn new() -> Self {
         Table {
-            tags: Vec::new_in(Slabs).into_boxed_slice(),
-            places: Vec::new_in(Slabs).into_boxed_slice(),
+            lines: Vec::new_in(Slabs).into_boxed_slice(),
             len: 0,
         }
     }
 
     /// Number of places, for [`Table::place`].
+    #[inline]
     pub fn places(&self) -> usize {
-        self.places.len()
+        self.lines.len() * WIDTH
     }
 
     /// Bytes allocated.
     pub fn bytes(&self) -> usize {
-        Slabs::size(size_of_val(&*self.tags)) + Slabs::size(size_of_val(&*self.places))
+        Slabs::size(size_of_val(&*self.lines))
     }
 
     /// Has the processor fetch where [`Table::find`] will look first.
+    #[inline]
     pub fn prefetch(&self, hash: u64) {
-        let at = home(tag(hash), self.places.len());
-        prefetch(self.tags.as_ptr().wrapping_add(at));
-        prefetch(self.places.as_ptr().wrapping_add(at));
+        let line = home(tag(hash), self.places()) / WIDTH;
+        prefetch(self.lines.as_ptr().wrapping_add(line));
     }
 
     pub fn find(&mut self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&mut T> {
         let at = self.search(hash, is_it)?;
-        self.places[at].as_mut()
+        self.place(at)
     }
 
     pub fn peek(&self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&T> {
         let at = self.search(hash, is_it)?;
-        self.places[at].as_ref()
+        self.at(at)
     }
 
-    /// The same, if it may be at a place that is known.
-    pub fn find_at(
-        &mut self,
-        place: Option<usize>,
-        hash: u64,
-        mut is_it: impl FnMut(&T) -> bool,
-    ) -> Option<&mut T> {
-        let at = match place {
-            Some(at) if self.at(at).is_some_and(&mut is_it) => at,
-            _ => self.search(hash, is_it)?,
-        };
-        self.places[at].as_mut()
-    }
-
-    /// The place of the first with the hash's tag: almost always the one, if it is there at all.
-    pub fn first(&self, hash: u64) -> Option<usize> {
-        self.search(hash, |_| true)
+    /// The first with the hash's tag, and its place: almost always the one, if it is there at all.
+    #[inline]
+    pub fn first(&self, hash: u64) -> Option<(usize, &T)> {
+        let place = self.search(hash, |_| true)?;
+        Some((place, self.at(place)?))
     }
 
     /// What is at a place, if anything is.
+    #[inline]
     pub fn at(&self, place: usize) -> Option<&T> {
-        self.places.get(place)?.as_ref()
+        self.lines.get(place / WIDTH)?.places[place % WIDTH].as_ref()
     }
 
+    /// The same, to be changed.
+    #[inline]
+    pub fn place(&mut self, place: usize) -> Option<&mut T> {
+        self.lines.get_mut(place / WIDTH)?.places[place % WIDTH].as_mut()
+    }
+
+    #[inline]
     fn search(&self, hash: u64, mut is_it: impl FnMut(&T) -> bool) -> Option<usize> {
-        self.prefetch(hash);
         let wanted = tag(hash);
-        let mut at = home(wanted, self.places.len());
+        let mut at = home(wanted, self.places());
         // There is always an empty place, except in a table without any.
-        while let Some(tag) = self.tags.get(at) {
-            if *tag == 0 {
+        while let Some(line) = self.lines.get(at / WIDTH) {
+            let tag = line.tags[at % WIDTH];
+            if tag == 0 {
                 return None;
             }
-            if *tag == wanted && self.places[at].as_ref().is_some_and(&mut is_it) {
+            if tag == wanted && line.places[at % WIDTH].as_ref().is_some_and(&mut is_it) {
                 return Some(at);
             }
             at = self.next(at);
@@ -117,12 +133,20 @@ impl<T> Table<T> {
         None
     }
 
+    #[inline]
     fn next(&self, at: usize) -> usize {
-        if at + 1 == self.places.len() {
-            0
-        } else {
-            at + 1
-        }
+        if at + 1 == self.places() { 0 } else { at + 1 }
+    }
+
+    #[inline]
+    fn tag(&self, at: usize) -> u16 {
+        self.lines[at / WIDTH].tags[at % WIDTH]
+    }
+
+    fn set(&mut self, at: usize, tag: u16, value: Option<T>) {
+        let line = &mut self.lines[at / WIDTH];
+        line.tags[at % WIDTH] = tag;
+        line.places[at % WIDTH] = value;
     }
 
     /// Adds what is not there yet.
@@ -133,17 +157,11 @@ impl<T> Table<T> {
     }
 
     fn put(&mut self, tag: u16, value: T) {
-        let mut at = home(tag, self.places.len());
-        while self.tags[at] != 0 {
+        let mut at = home(tag, self.places());
+        while self.tag(at) != 0 {
             at = self.next(at);
         }
-        self.tags[at] = tag;
-        self.places[at] = Some(value);
-    }
-
-    /// What is at a place, if anything is.
-    pub fn place(&mut self, at: usize) -> Option<&mut T> {
-        self.places.get_mut(at)?.as_mut()
+        self.set(at, tag, Some(value));
     }
 
     pub fn take(&mut self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<T> {
@@ -153,21 +171,23 @@ impl<T> Table<T> {
 
     /// Takes what is at a place; others may move back to it and to those after it.
     pub fn take_at(&mut self, at: usize) -> Option<T> {
-        let taken = self.places[at].take()?;
-        let places = self.places.len();
-        self.tags[at] = 0;
+        let taken = self.lines[at / WIDTH].places[at % WIDTH].take()?;
+        let places = self.places();
+        self.set(at, 0, None);
         self.len -= 1;
         // Whoever has been put off by the taken one moves up, and so on until a gap.
         let mut gap = at;
         let mut at = self.next(at);
-        while self.tags[at] != 0 {
-            let home = home(self.tags[at], places);
+        while self.tag(at) != 0 {
+            let tag = self.tag(at);
+            let home = home(tag, places);
             // How far it is from home, and how far it would be in the gap, round the end.
             let distance = (at + places - home) % places;
             let moved = (at + places - gap) % places;
             if distance >= moved {
-                self.tags.swap(gap, at);
-                self.places.swap(gap, at);
+                let value = self.lines[at / WIDTH].places[at % WIDTH].take();
+                self.set(gap, tag, value);
+                self.set(at, 0, None);
                 gap = at;
             }
             at = self.next(at);
@@ -177,35 +197,36 @@ impl<T> Table<T> {
 
     /// Gives memory back if most places are empty.
     pub fn shrink(&mut self) {
-        let places = self.places.len();
-        if self.len * 3 < places && places > LEAST {
+        if self.len * 3 < self.places() && self.fitting() < self.lines.len() {
             self.resize();
         }
     }
 
     /// Makes room for one more, so that the next [`Table::insert`] moves nothing.
     pub fn reserve(&mut self) {
-        if (self.len + 1) * 5 > self.places.len() * 4 {
+        if (self.len + 1) * 5 > self.places() * 4 {
             fail_point!();
             self.resize();
         }
     }
 
-    /// Takes as many places as leave it three fifths full: it grows from four, and shrinks from one third.
+    /// Lines with which it is three fifths full: it grows from four, and shrinks from one third.
+    fn fitting(&self) -> usize {
+        ((self.len + 1) * 5).div_ceil(3 * WIDTH)
+    }
+
     fn resize(&mut self) {
-        let places = ((self.len + 1) * 5 / 3).max(LEAST);
-        let mut tags = Vec::with_capacity_in(places, Slabs);
-        tags.resize(places, 0);
-        let mut empty = Vec::with_capacity_in(places, Slabs);
-        empty.resize_with(places, || None);
+        let mut lines = Vec::with_capacity_in(self.fitting(), Slabs);
+        lines.resize_with(self.fitting(), Line::default);
         let mut resized = Table {
-            tags: tags.into_boxed_slice(),
-            places: empty.into_boxed_slice(),
+            lines: lines.into_boxed_slice(),
             len: self.len,
         };
-        for (tag, place) in self.tags.iter().zip(self.places.iter_mut()) {
-            if let Some(value) = place.take() {
-                resized.put(*tag, value);
+        for line in self.lines.iter_mut() {
+            for (tag, place) in line.tags.iter().zip(&mut line.places) {
+                if let Some(value) = place.take() {
+                    resized.put(*tag, value);
+                }
             }
         }
         *self = resized;
@@ -247,7 +268,7 @@ mod tests {
                 }
                 prop_assert_eq!(table.len, model.len());
                 prop_assert!(table.len * 5 <= table.places() * 4 || table.places() == 0);
-                prop_assert!(table.places() <= LEAST.max(4 * table.len + 4));
+                prop_assert!(table.places() <= 4 * table.len + 2 * WIDTH);
             }
             let mut left: std::vec::Vec<u64> = (0..table.places())
                 .filter_map(|at| table.place(at).map(|key| **key))

@@ -18,7 +18,6 @@ use crate::evict::Budget;
 use crate::journaling::BatchLog;
 use crate::now::Now;
 use crate::plan::Hint;
-use crate::prefetch::prefetch;
 use crate::shard::{Admission, Shard, Write, WriteError};
 
 /// Operations that are put into order together.
@@ -28,26 +27,24 @@ const GROUP: usize = 1_024;
 const WINDOW: usize = 32;
 
 /// Operations that are put into order together.
-struct Group<'a> {
+struct Group<'a, 'b> {
     operations: &'a [UserOperation],
     /// Of their users.
-    hashes: &'a [u64],
-    batch: Option<&'a BatchLog<'a>>,
+    hashes: &'b [u64],
+    batch: Option<&'b BatchLog<'b>>,
 }
 
 /// An operation on its way through a window.
 #[derive(Clone, Copy)]
-struct Step {
-    /// In the group.
-    at: usize,
-    /// Among the locks of the window; `None` if somebody else has it.
-    held: Option<usize>,
+struct Step<'a> {
+    operation: &'a UserOperation,
+    /// Of the user.
+    hash: u64,
     sought: Option<Sought>,
-    /// Of the user in the table.
-    place: Option<usize>,
-    /// The number its channel seems to have.
-    guess: Option<u32>,
-    hint: Option<Hint>,
+    /// Among the locks of the window.
+    lock: usize,
+    /// Where the user may be in the table, and the read state in his.
+    seen: Option<(usize, Hint)>,
 }
 
 impl Engine {
@@ -71,8 +68,10 @@ impl Engine {
                 hashes: &hashes,
                 batch,
             };
-            for some in order.chunks(WINDOW) {
-                window.apply(self, &group, some, budget, now)?;
+            let mut windows = order.chunks(WINDOW).peekable();
+            while let Some(some) = windows.next() {
+                let next = windows.peek().copied().unwrap_or_default();
+                window.apply(self, &group, some, next, budget, now)?;
             }
         }
         Ok(())
@@ -103,12 +102,13 @@ impl Engine {
     }
 }
 
-struct Window<'a> {
+struct Window<'a, 'b> {
+    /// One that somebody else has is `None`.
     locks: Vec<Option<MutexGuard<'a, Shard>>>,
-    steps: Vec<Step>,
+    steps: Vec<Step<'b>>,
 }
 
-impl<'a> Window<'a> {
+impl<'a, 'b> Window<'a, 'b> {
     fn new() -> Self {
         Window {
             locks: Vec::with_capacity(WINDOW),
@@ -119,107 +119,109 @@ impl<'a> Window<'a> {
     fn apply(
         &mut self,
         engine: &'a Engine,
-        group: &Group,
+        group: &Group<'b, '_>,
         order: &[u16],
+        next: &[u16],
         budget: &mut Budget,
         now: Now,
     ) -> Result<(), WriteError> {
-        let Group {
-            operations,
-            hashes,
-            batch,
-        } = *group;
         let guard = pin();
         let directory = &engine.shared().directory;
         let Window { locks, steps } = self;
         steps.clear();
+        let mut last = None;
         for at in order {
             let at = usize::from(*at);
-            prefetch(engine.shard_address(engine.shard_index(hashes[at])));
-            let sought = engine.seek(&operations[at].operation);
-            if let Some(sought) = sought {
-                directory.prefetch(sought, &guard);
-            }
-            steps.push(Step {
-                at,
-                held: None,
-                sought,
-                place: None,
-                guess: None,
-                hint: None,
-            });
-        }
-        let mut last = None;
-        for step in steps.iter_mut() {
-            let index = engine.shard_index(hashes[step.at]);
+            let (operation, hash) = (&group.operations[at], group.hashes[at]);
+            let index = engine.shard_index(hash);
             if last != Some(index) {
                 last = Some(index);
                 locks.push(engine.try_shard_at(index));
             }
-            let held = locks.len() - 1;
-            if let Some(shard) = &locks[held] {
-                step.held = Some(held);
-                shard.residents.prefetch(hashes[step.at]);
-            }
+            steps.push(Step {
+                operation,
+                hash,
+                sought: None,
+                lock: locks.len() - 1,
+                seen: None,
+            });
         }
-        for step in steps.iter_mut() {
-            if let Some(shard) = step.shard(locks) {
-                step.place = shard.residents.first(hashes[step.at]);
-                if let Some(resident) = step.place.and_then(|place| shard.residents.at(place)) {
-                    resident.prefetch_numbers();
-                }
-            }
-            if let Some(sought) = step.sought {
-                step.guess = directory.guess(sought, &guard);
-            }
-        }
-        for step in steps.iter_mut() {
-            if let Some(shard) = step.shard(locks)
-                && let Some(sought) = step.sought
-                && let Some(resident) = step.place.and_then(|place| shard.residents.at(place))
-                && let Some(hint) = Hint::guessed(resident, directory, &guard, sought, step.guess)
-            {
-                hint.prefetch(resident);
-                step.hint = Some(hint);
-            }
-        }
-        let write = |step: &Step| Write {
-            guard: &guard,
-            user: operations[step.at].user,
-            hash: hashes[step.at],
-            operation: &operations[step.at].operation,
-            sought: step.sought,
-            place: step.place,
-            hint: step.hint,
-            now,
-            admission: Admission::Granted,
-            batch,
-        };
-        let mut left = Vec::new();
         for step in steps.iter() {
-            let Some(held) = step.held else {
+            if let Some(shard) = &locks[step.lock] {
+                shard.residents.prefetch(step.hash);
+            }
+        }
+        for step in steps.iter_mut() {
+            step.sought = engine.seek(&step.operation.operation);
+            if let Some(sought) = step.sought {
+                directory.prefetch(sought, &guard);
+            }
+        }
+        // For the next window: locks lie apart as users do.
+        for at in next {
+            engine.prefetch_shard(engine.shard_index(group.hashes[usize::from(*at)]));
+        }
+        // Who seems to be the user, where he is, and what his channel's number seems to be.
+        let mut near: [_; WINDOW] = [const { (None, None) }; WINDOW];
+        for (step, (first, _guess)) in steps.iter().zip(&mut near) {
+            if let Some(shard) = &locks[step.lock] {
+                *first = shard.residents.first(step.hash);
+            }
+        }
+        for (first, _guess) in &near {
+            if let Some((_place, resident)) = first {
+                resident.prefetch_tags();
+            }
+        }
+        for (step, (_first, guess)) in steps.iter().zip(&mut near) {
+            if let Some(sought) = step.sought {
+                *guess = directory.guess(sought, &guard);
+            }
+        }
+        for (step, (first, guess)) in steps.iter_mut().zip(near) {
+            if let Some(sought) = step.sought
+                && let Some((place, resident)) = first
+                && let Some(hint) = Hint::guessed(resident, sought, guess)
+            {
+                step.seen = Some((place, hint));
+            }
+        }
+        let (mut left, mut later) = (Vec::new(), Vec::new());
+        for step in steps.iter() {
+            let write = Write {
+                guard: &guard,
+                user: step.operation.user,
+                hash: step.hash,
+                operation: &step.operation.operation,
+                sought: step.sought,
+                place: step.seen.map(|(place, _hint)| place),
+                hint: step.seen.map(|(_place, hint)| hint),
+                now,
+                admission: Admission::Granted,
+                batch: group.batch,
+            };
+            let Some(shard) = &mut locks[step.lock] else {
+                later.push(write);
                 continue;
             };
-            let shard = locks[held].as_mut().expect("who holds it says so");
-            let aftermath = shard.apply(engine.shared(), &write(step))?;
+            if let Some((place, hint)) = step.seen
+                && shard.change_again(engine.shared(), place, hint, &write)?
+            {
+                continue;
+            }
+            let aftermath = shard.apply(engine.shared(), &write)?;
             if !aftermath.is_nothing() {
                 left.push(aftermath);
             }
         }
         locks.clear();
-        for step in steps.iter().filter(|step| step.held.is_none()) {
-            let mut shard = engine.shard(hashes[step.at]);
-            left.push(shard.apply(engine.shared(), &write(step))?);
+        for write in later {
+            let mut shard = engine.shard(write.hash);
+            left.push(shard.apply(engine.shared(), &write)?);
         }
         for aftermath in left {
             engine.follow_up(aftermath, budget, now);
         }
         Ok(())
-    }
-}
-
-impl Step {
-    fn shard<'b>(&self, locks: &'b [Option<MutexGuard<'_, Shard>>]) -> Option<&'b Shard> {
-        locks[self.held?].as_deref()
     }
 }
