@@ -127,7 +127,10 @@ fn rest(number: u32) -> [u8; REST] {
 
 #[inline]
 fn number(tag: u8, row: &[u8]) -> u32 {
-    u32::from_le_bytes([row[0], row[1], row[2], tag])
+    let bytes = row[..4].try_into();
+    // The last one of them is of the message.
+    let rest = u32::from_le_bytes(bytes.expect("a row is longer")) & ((1 << REST_BITS) - 1);
+    u32::from(tag) << REST_BITS | rest
 }
 
 #[inline]
@@ -333,9 +336,11 @@ impl<H: Default> Block<H> {
 
     #[inline]
     fn prefetch_lines(&self, lines: Range<usize>) {
-        let at = self.at().as_ptr();
-        for line in lines {
-            prefetch(at.wrapping_byte_add(line * LINE));
+        let [mut at, end] =
+            [lines.start, lines.end].map(|line| self.at().as_ptr().wrapping_byte_add(line * LINE));
+        while at < end {
+            prefetch(at);
+            at = at.wrapping_byte_add(LINE);
         }
     }
 

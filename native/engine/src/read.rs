@@ -11,7 +11,7 @@ use crate::id::{Channel, Id};
 use crate::load_queue::Wanted;
 use crate::now::Now;
 use crate::read_state::ReadState;
-use crate::shard::{Shard, find_resident};
+use crate::shard::{Shard, find_resident, find_resident_at};
 use crate::shared::Shared;
 use crate::user::Resident;
 
@@ -144,8 +144,9 @@ impl Engine {
     ) -> Result<Found<T>, LoadQueueFull> {
         let hash = self.hash(user);
         let shard = &mut *self.shard(hash);
-        shard.prefetch(hash, sought);
-        if let Some(resident) = find_resident(&mut shard.residents, hash, user) {
+        let place = shard.prefetch(hash, sought);
+        let resident = find_resident_at(&mut shard.residents, place, hash, user);
+        if let Some(resident) = resident {
             let pins = resident.pins;
             shard.ledger.used(self.shared(), resident);
             resident.unpin();

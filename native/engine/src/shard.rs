@@ -300,12 +300,7 @@ impl Shard {
         if self.closed {
             return Err(WriteError::Closed);
         }
-        let is_it = |resident: &Resident| resident.id == write.user;
-        let is_at = |place: &usize| self.residents.at(*place).is_some_and(is_it);
-        let resident = match write.place.filter(is_at) {
-            Some(place) => self.residents.place(place),
-            None => self.residents.find(write.hash, is_it),
-        };
+        let resident = find_resident_at(&mut self.residents, write.place, write.hash, write.user);
         match (resident, write.operation) {
             (Some(resident), Operation::Change { channel, change }) => {
                 change_resident(shared, &mut self.ledger, resident, *channel, change, write)
@@ -500,6 +495,24 @@ pub(crate) fn find_resident(
     user: Id,
 ) -> Option<&mut Resident> {
     residents.find(hash, |resident| resident.id == user)
+}
+
+/// The same, if he may be at a place that is known.
+#[inline]
+pub(crate) fn find_resident_at(
+    residents: &mut Table<Resident>,
+    place: Option<usize>,
+    hash: u64,
+    user: Id,
+) -> Option<&mut Resident> {
+    let is_there = |place: &usize| {
+        let resident = residents.at(*place);
+        resident.is_some_and(|resident| resident.id == user)
+    };
+    match place.filter(is_there) {
+        Some(place) => residents.place(place),
+        None => find_resident(residents, hash, user),
+    }
 }
 
 fn find_absent(absents: &mut Table<Box<Absent>>, hash: u64, user: Id) -> Option<&mut Absent> {

@@ -118,17 +118,24 @@ impl<T> Table<T> {
     #[inline]
     fn search(&self, hash: u64, mut is_it: impl FnMut(&T) -> bool) -> Option<usize> {
         let wanted = tag(hash);
-        let mut at = home(wanted, self.places());
+        let home = home(wanted, self.places());
+        let (mut at, mut within) = (home / WIDTH, home % WIDTH);
         // There is always an empty place, except in a table without any.
-        while let Some(line) = self.lines.get(at / WIDTH) {
-            let tag = line.tags[at % WIDTH];
+        while let Some(line) = self.lines.get(at) {
+            let tag = line.tags[within];
             if tag == 0 {
                 return None;
             }
-            if tag == wanted && line.places[at % WIDTH].as_ref().is_some_and(&mut is_it) {
-                return Some(at);
+            if tag == wanted && line.places[within].as_ref().is_some_and(&mut is_it) {
+                return Some(at * WIDTH + within);
             }
-            at = self.next(at);
+            within += 1;
+            if within == WIDTH {
+                (at, within) = (at + 1, 0);
+            }
+            if at == self.lines.len() {
+                at = 0;
+            }
         }
         None
     }
