@@ -435,3 +435,66 @@ fn each_place_on_the_way_of_a_history_may_panic() {
         }
     }
 }
+
+/// Bytes, and those of them that are uncommitted, when everything is committed and evicted.
+fn left(world: &mut World) -> (usize, usize) {
+    world.engine.flush(0);
+    world.commit(60, false);
+    world.now.monotonic += 10_000_000;
+    world.resize(0);
+    let stats = world.engine.stats();
+    assert_eq!(stats.users, 0);
+    (stats.memory, stats.dirty_memory)
+}
+
+#[test]
+fn what_panics_is_counted_in_the_memory_as_if_it_had_not() {
+    hush();
+    let channel = Channel { kind: 0, id: 1 };
+    let change = |change| Operation::Change { channel, change };
+    let state = ReadState {
+        last_message_id: 9,
+        counters: [1; 4],
+    };
+    let operations = [
+        change(Change::Delete),
+        change(Change::Put { state }),
+        change(Change::Ack { message: 7 }),
+        Operation::DeleteUser,
+    ];
+    // Of a user who is clean before, so that his change takes memory for what is unsettled too.
+    let world = |policy| {
+        let mut world = World::new(policy, false);
+        world.take(&Step::Write(vec![UserOperation {
+            user: 1,
+            operation: change(Change::Ack { message: 1 }),
+        }]));
+        world.take(&Step::Load(1));
+        world.take(&Step::Flush);
+        world.commit(60, false);
+        assert_eq!(world.engine.stats().dirty_users, 0);
+        world
+    };
+    for policy in [Policy::Clock, Policy::Lru] {
+        for operation in operations {
+            let step = Step::Write(vec![UserOperation { user: 1, operation }]);
+            let mut calm = world(policy);
+            calm.take(&step);
+            let left = left(&mut calm);
+            for passed in 0.. {
+                let mut world = world(policy);
+                panic_after(Some(passed));
+                let result = catch_unwind(AssertUnwindSafe(|| world.take(&step)));
+                if panic_after(None).is_some() {
+                    assert!(passed > 0);
+                    break;
+                }
+                assert!(result.is_err());
+                // Once more, to its end.
+                world.take(&step);
+                let found = self::left(&mut world);
+                assert_eq!(found, left, "{operation:?} after {passed}");
+            }
+        }
+    }
+}
