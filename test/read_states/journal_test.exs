@@ -266,6 +266,35 @@ defmodule ReadStates.JournalTest do
     assert absent == [501]
   end
 
+  test "an older copy of the store is reported, and what the journal has is carried out on it",
+       %{name: name, tmp_dir: dir} do
+    store = Path.join(dir, "store")
+    opts = [store: {Local, path: store}, journal: journal(dir)]
+    log = fn -> ExUnit.CaptureLog.capture_log(fn -> start!(name, opts) end) end
+    start!(name, opts)
+    :ok = ReadStates.increment(name, 1, 10, 5)
+    stop!(name)
+    copy = Path.join(dir, "copy")
+    File.cp_r!(store, copy)
+    refute log.() =~ "lacks changes"
+    :ok = ReadStates.increment(name, 1, 10, 5)
+    stop!(name)
+    refute log.() =~ "lacks changes"
+    stop!(name)
+
+    live_and_die(store, [increment: [1, 10, 5]], journal: journal(dir))
+    File.rm_rf!(store)
+    File.cp_r!(copy, store)
+    today = to_string(Date.utc_today())
+    assert log.() =~ ~r/lacks changes that its store had confirmed, up to those of #{today}/
+    # The first, and the last, which was not committed.
+    assert {:ok, 2} == ReadStates.total(name, 1)
+    :ok = ReadStates.increment(name, 1, 10, 5)
+    stop!(name)
+    refute log.() =~ "lacks changes"
+    assert {:ok, 3} == ReadStates.total(name, 1)
+  end
+
   test "a full disk refuses writes, says so, and goes on by itself", %{name: name, tmp_dir: dir} do
     disk = Path.join(dir, "disk")
     File.mkdir_p!(disk)
