@@ -13,6 +13,7 @@ use crate::engine::Engine;
 use crate::evict::Policy;
 use crate::fail_point::fail_point;
 use crate::id::Id;
+use crate::insist::insist;
 use crate::ledger::{Ledger, Weight};
 use crate::load_queue::Wanted;
 use crate::now::Now;
@@ -186,7 +187,7 @@ impl Commit {
 
 impl Drop for Commit {
     fn drop(&mut self) {
-        self.settle(false, Now::default());
+        insist(self.users.len(), || self.settle(false, Now::default()));
     }
 }
 

@@ -12,6 +12,7 @@ use crate::batch::{Batch, BatchError, Entry, MAX_VERSION, Row, Version};
 use crate::engine::Engine;
 use crate::garbage::{Loose, release};
 use crate::id::{Channel, Id};
+use crate::insist::insist;
 use crate::load_queue::Wanted;
 use crate::now::Now;
 use crate::operation::{Change, Operation};
@@ -214,7 +215,9 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.give_up();
+        insist(self.users.len(), || {
+            self.give_up();
+        });
     }
 }
 
