@@ -93,7 +93,7 @@ defmodule ReadStates.Journal do
 
   def recover(%{name: name}, engine) do
     case Native.recover(engine) do
-      {:ok, {operations, cut, broken, damage}} ->
+      {:ok, {operations, cut, broken, damage, lost_by_store}} ->
         if operations > 0 do
           Logger.info("#{inspect(name)} has #{operations} operations from its journal to merge")
         end
@@ -108,6 +108,13 @@ defmodule ReadStates.Journal do
           )
         end
 
+        if lost_by_store > 0 do
+          Logger.error(
+            "#{inspect(name)} lacks changes that its store had confirmed, up to those of #{time(lost_by_store)}: an " <>
+              "older copy of the store was brought back, or it has lost them. What the journal has is carried out on it"
+          )
+        end
+
         for {path, at, bytes} <- damage do
           Logger.warning(
             "#{inspect(name)} could not read #{bytes} bytes of its journal, at #{at} of #{path}. " <>
@@ -119,6 +126,14 @@ defmodule ReadStates.Journal do
 
       {:error, text} ->
         {:error, {:journal, {:io, text}}}
+    end
+  end
+
+  # Versions are microseconds since 1970, unless a clock was set into another age.
+  defp time(version) do
+    case DateTime.from_unix(version, :microsecond) do
+      {:ok, time} -> DateTime.to_string(time)
+      {:error, _reason} -> "version #{version}"
     end
   end
 end

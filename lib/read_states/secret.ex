@@ -3,8 +3,9 @@ defmodule ReadStates.Secret do
   # The options of a store may have a password in them, and so may what the store makes of them. It
   # must not be seen in a log, an error or an inspected term.
 
-  # What an option is called whose value is not to be seen.
-  @names ~w(password secret token url uri dsn)
+  # An option whose name has one of these in it has a value that is not to be seen. By parts of names, for too much that
+  # is hidden is a nuisance, and too little a leak.
+  @names ~w(password passwd passphrase secret token credential auth cookie api_key access_key private_key url uri dsn)
   @hidden "[hidden]"
 
   # A function shows nothing of what it holds, to whoever prints it: the inspect protocol, the

@@ -45,8 +45,9 @@ defmodule ReadStates.Store do
   The options of a store, and what `c:open/2` makes of them, are not shown where the instance is: not in its
   specification as a child, nor in the states of its processes, which a crash reports. In what a store says of a failure
   (an error, an exception, its arguments), in the log and in events, this is replaced by `[hidden]`: the strings of options
-  whose name has `password`, `secret`, `token`, `url`, `uri` or `dsn` in it, and the password of every address. What processes
-  of the store's own log is theirs.
+  whose name has `password`, `passwd`, `passphrase`, `secret`, `token`, `credential`, `auth`, `cookie`, `api_key`, `access_key`,
+  `private_key`, `url`, `uri` or `dsn` in it, and the password of every address. An option with a secret should have such a
+  name, and one without should not: its value is replaced wherever it appears. What processes of the store's own log is theirs.
   """
 
   @typedoc "What `c:open/2` returns: whatever the store needs to find its data."

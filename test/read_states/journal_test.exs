@@ -1,7 +1,7 @@
 defmodule ReadStates.JournalTest do
   use ReadStates.InstanceCase, async: true
 
-  alias ReadStates.OtherVM
+  alias ReadStates.{Instance, Native, OtherVM}
 
   @moduletag :tmp_dir
   @moduletag timeout: 300_000
@@ -23,6 +23,18 @@ defmodule ReadStates.JournalTest do
       :ok = apply(ReadStates, function, [:other | arguments])
     end
     """)
+  end
+
+  # Until there is nothing left to recover; returns how often.
+  defp kill_recoverer(name, killed) do
+    if Native.is_recovering(Instance.fetch!(name).engine) do
+      pid = Process.whereis(Instance.recoverer(name))
+      if pid, do: Process.exit(pid, :kill)
+      Process.sleep(5)
+      kill_recoverer(name, if(pid, do: killed + 1, else: killed))
+    else
+      killed
+    end
   end
 
   defp segments(dir), do: Path.wildcard(Path.join([dir, "journal", "*.journal"]))
@@ -70,38 +82,44 @@ defmodule ReadStates.JournalTest do
     assert read(name, 1..3) == %{3 => %{{0, 11} => {1, %{mention_count: 0}}}}
   end
 
-  test "a journal with more than there is memory for is taken up in portions, while others are served",
-       %{name: name, tmp_dir: dir} do
-    OtherVM.run_and_kill("""
-    {:ok, _} = ReadStates.start_link(name: :other, store: {ReadStates.Store.Local, path: #{inspect(dir)}})
-    users = Enum.to_list(1..60_000)
-    # The store has the first of each.
-    :ok = ReadStates.increment(:other, users, 1, 10)
-    :ok = ReadStates.commit(:other)
-    :ok = ReadStates.increment(:other, users, 1, 10)
-    :ok = ReadStates.increment(:other, users, 2, 10)
-    """)
+  for killed <- [false, true] do
+    how = if killed, do: ", and who takes it up is killed again and again", else: ""
 
-    start!(name, store: {Local, path: dir}, memory: 16_000_000, dirty_memory: 4_000_000)
-    # Some 250 bytes an operation, by the bound, of 120,000.
-    assert ReadStates.stats(name).pending_operations < 20_000
-    users = 1..60_000
-    deleted = Enum.take_every(users, 100)
-    :ok = ReadStates.update(name, for(user <- deleted, do: {:delete, user}))
-    :ok = ReadStates.increment(name, deleted, 3, 10)
-    :ok = ReadStates.increment(name, Enum.to_list(2..1_000), 1, 10)
+    test "a journal with more than there is memory for is taken up in portions, while others are served#{how}",
+         %{name: name, tmp_dir: dir} do
+      OtherVM.run_and_kill("""
+      {:ok, _} = ReadStates.start_link(name: :other, store: {ReadStates.Store.Local, path: #{inspect(dir)}})
+      users = Enum.to_list(1..60_000)
+      # The store has the first of each.
+      :ok = ReadStates.increment(:other, users, 1, 10)
+      :ok = ReadStates.commit(:other)
+      :ok = ReadStates.increment(:other, users, 1, 10)
+      :ok = ReadStates.increment(:other, users, 2, 10)
+      """)
 
-    model =
-      %Model{}
-      |> Model.update(for user <- users, by <- [2], do: {:increment, user, 1, 10, by})
-      |> Model.update(for user <- users, do: {:increment, user, 2, 10, 1})
-      |> Model.update(for user <- deleted, do: {:delete, user})
-      |> Model.update(for user <- deleted, do: {:increment, user, 3, 10, 1})
-      |> Model.update(for user <- 2..1_000, do: {:increment, user, 1, 10, 1})
+      start!(name, store: {Local, path: dir}, memory: 16_000_000, dirty_memory: 4_000_000)
+      kills = if unquote(killed), do: Task.async(fn -> kill_recoverer(name, 0) end)
+      # Some 250 bytes an operation, by the bound, of 120,000.
+      assert ReadStates.stats(name).pending_operations < 20_000
+      users = 1..60_000
+      deleted = Enum.take_every(users, 100)
+      :ok = ReadStates.update(name, for(user <- deleted, do: {:delete, user}))
+      :ok = ReadStates.increment(name, deleted, 3, 10)
+      :ok = ReadStates.increment(name, Enum.to_list(2..1_000), 1, 10)
 
-    assert read(name, users) == model.users
-    :ok = ReadStates.commit(name)
-    assert stored(name) == model.users
+      model =
+        %Model{}
+        |> Model.update(for user <- users, by <- [2], do: {:increment, user, 1, 10, by})
+        |> Model.update(for user <- users, do: {:increment, user, 2, 10, 1})
+        |> Model.update(for user <- deleted, do: {:delete, user})
+        |> Model.update(for user <- deleted, do: {:increment, user, 3, 10, 1})
+        |> Model.update(for user <- 2..1_000, do: {:increment, user, 1, 10, 1})
+
+      assert read(name, users) == model.users
+      :ok = ReadStates.commit(name)
+      assert stored(name) == model.users
+      if kills, do: assert(Task.await(kills) > 3)
+    end
   end
 
   test "a journal can be begun for a store that has something", %{name: name, tmp_dir: dir} do
@@ -264,6 +282,35 @@ defmodule ReadStates.JournalTest do
     assert log =~ first
     absent = for user <- 1..1_000, ReadStates.list(name, user) == {:ok, []}, do: user
     assert absent == [501]
+  end
+
+  test "an older copy of the store is reported, and what the journal has is carried out on it",
+       %{name: name, tmp_dir: dir} do
+    store = Path.join(dir, "store")
+    opts = [store: {Local, path: store}, journal: journal(dir)]
+    log = fn -> ExUnit.CaptureLog.capture_log(fn -> start!(name, opts) end) end
+    start!(name, opts)
+    :ok = ReadStates.increment(name, 1, 10, 5)
+    stop!(name)
+    copy = Path.join(dir, "copy")
+    File.cp_r!(store, copy)
+    refute log.() =~ "lacks changes"
+    :ok = ReadStates.increment(name, 1, 10, 5)
+    stop!(name)
+    refute log.() =~ "lacks changes"
+    stop!(name)
+
+    live_and_die(store, [increment: [1, 10, 5]], journal: journal(dir))
+    File.rm_rf!(store)
+    File.cp_r!(copy, store)
+    today = to_string(Date.utc_today())
+    assert log.() =~ ~r/lacks changes that its store had confirmed, up to those of #{today}/
+    # The first, and the last, which was not committed.
+    assert {:ok, 2} == ReadStates.total(name, 1)
+    :ok = ReadStates.increment(name, 1, 10, 5)
+    stop!(name)
+    refute log.() =~ "lacks changes"
+    assert {:ok, 3} == ReadStates.total(name, 1)
   end
 
   test "a full disk refuses writes, says so, and goes on by itself", %{name: name, tmp_dir: dir} do

@@ -251,6 +251,16 @@ defmodule ReadStates.SecretTest do
               %ArgumentError{message: "[hidden]"}}
 
     assert Secret.hide(<<1::3>>, options) == <<1::3>>
+
+    for name <- [:db_password, :passwd, "Api_Key", :tls_private_key, :auth, :credentials, :cookie] do
+      assert Secret.hide({:refused, "me hidden"}, Secret.seal([{name, ["hidden"]}, user: "me"])) ==
+               {:refused, "me [hidden]"}
+    end
+
+    for name <- [:keyspace, :host, :username, :pool] do
+      assert Secret.hide("shown", Secret.seal([{name, "shown"}])) == "shown"
+    end
+
     assert Secret.hide(["hidden" | 1], Secret.seal([])) == ["hidden" | 1]
   end
 end

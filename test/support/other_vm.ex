@@ -1,15 +1,21 @@
 defmodule ReadStates.OtherVM do
   @moduledoc "Another VM with the library, that can be killed with `kill -9`."
 
-  @doc "Starts one that runs `code`. What it writes comes in lines, see `await/2`."
-  def start(code) do
-    ebin = Application.app_dir(:read_states, "ebin")
+  @doc """
+  Starts one that runs `code`. What it writes comes in lines, see `await/2`.
+
+  It has the library of this one, unless `:ebin` is another's, and `:env`, strings by strings, in its environment.
+  """
+  def start(code, opts \\ []) do
+    ebin = opts[:ebin] || Application.app_dir(:read_states, "ebin")
+    env = for {name, value} <- opts[:env] || [], do: {to_charlist(name), to_charlist(value)}
 
     Port.open({:spawn_executable, System.find_executable("elixir")}, [
       :binary,
       :exit_status,
       :stderr_to_stdout,
       line: 10_000,
+      env: env,
       args: ["-pa", ebin, "-e", code]
     ])
   end

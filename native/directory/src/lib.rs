@@ -41,6 +41,8 @@ pub struct Lock(File);
 /// Makes the directory, readable for its owner only, and its parents; durably. Refuses one that is there and is a
 /// symbolic link, or belongs to another user, who could read and change what is written to it.
 pub fn create(path: &Path) -> Result<(), Refused> {
+    // Without a slash at the end, which would have the system follow a link.
+    let path = path.components().as_path();
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(Refused::NotWritable(error)),
@@ -169,8 +171,8 @@ mod tests {
         let (link, file) = (root.path().join("link"), root.path().join("file"));
         symlink(root.path(), &link).unwrap();
         fs::write(&file, "").unwrap();
-        for path in [&link, &file] {
-            assert!(matches!(create(path), Err(Refused::NotOurs(_))));
+        for path in [&link, &file, &link.join(""), &link.join(".")] {
+            assert!(matches!(create(path), Err(Refused::NotOurs(_))), "{path:?}");
         }
         assert!(matches!(
             create(&file.join("below")),

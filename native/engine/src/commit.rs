@@ -13,13 +13,14 @@ use crate::engine::Engine;
 use crate::evict::Policy;
 use crate::fail_point::fail_point;
 use crate::id::Id;
+use crate::insist::insist;
 use crate::ledger::{Ledger, Weight};
 use crate::load_queue::Wanted;
 use crate::now::Now;
 use crate::read_state::ReadState;
 use crate::shard::{Shard, find_resident};
 use crate::shared::Shared;
-use crate::user::{Deletes, DeletesInFlight, Flight, Resident};
+use crate::user::{DeletedChannel, Deletes, DeletesInFlight, Flight, Resident};
 
 /// Entries of a snapshot taken in one hold of a shard's lock, and users looked at.
 const AT_ONCE: usize = 128;
@@ -157,6 +158,9 @@ impl Commit {
     pub fn succeed(mut self, now: Now) {
         let engine = Arc::clone(&self.engine);
         engine.shared().totals.committed(self.entries);
+        if let Some(journaling) = &engine.shared().journaling {
+            journaling.journal.mark_stored(self.write_ahead.highest);
+        }
         self.settle(true, now);
         engine.evict(now);
     }
@@ -183,7 +187,7 @@ impl Commit {
 
 impl Drop for Commit {
     fn drop(&mut self) {
-        self.settle(false, Now::default());
+        insist(self.users.len(), || self.settle(false, Now::default()));
     }
 }
 
@@ -220,8 +224,18 @@ enum Copied {
         version: Version,
         state: ReadState,
     },
-    /// And whether a commit has written it ahead before.
-    Delete(Entry, bool),
+    DeleteUser {
+        user: Id,
+        version: Version,
+        /// Whether a commit has written it ahead before.
+        written: bool,
+    },
+    DeleteChannel {
+        user: Id,
+        deleted: DeletedChannel,
+        /// Likewise.
+        written: bool,
+    },
 }
 
 impl<'a> Snapshot<'a> {
@@ -252,13 +266,36 @@ impl<'a> Snapshot<'a> {
     }
 
     fn encode(&mut self) {
+        let (deletes, is_journaled) = (&mut self.deletes, self.shared.journaling.is_some());
+        let mut write_ahead = |delete: Entry, written: bool| {
+            if is_journaled && !written {
+                deletes.push(delete);
+            }
+        };
         for copied in self.copied.drain(..) {
             let entry = match copied {
-                Copied::Delete(entry, written) => {
-                    if self.shared.journaling.is_some() && !written {
-                        self.deletes.push(entry);
-                    }
+                Copied::DeleteUser {
+                    user,
+                    version,
+                    written,
+                } => {
+                    let entry = Entry::DeleteUser { user, version };
+                    write_ahead(entry, written);
                     entry
+                }
+                Copied::DeleteChannel {
+                    user,
+                    deleted,
+                    written,
+                } => {
+                    let entry = |version| Entry::DeleteChannel {
+                        user,
+                        channel: deleted.channel,
+                        version,
+                    };
+                    // Below what was accepted after it, which would else be deleted if it is read again.
+                    write_ahead(entry(deleted.accepted), written);
+                    entry(deleted.version)
                 }
                 Copied::Row {
                     user,
@@ -445,20 +482,23 @@ fn add_deletes(
         && in_flight.user != deletes.user
     {
         let written = deletes.written.user == deletes.user;
-        snapshot.copy(Copied::Delete(Entry::DeleteUser { user, version }, written));
+        snapshot.copy(Copied::DeleteUser {
+            user,
+            version,
+            written,
+        });
         in_flight.user = deletes.user;
     }
-    for (channel, version) in &deletes.channels[in_flight.channels..] {
+    for deleted in &deletes.channels[in_flight.channels..] {
         if snapshot.room == 0 {
             break;
         }
         let written = in_flight.channels < deletes.written.channels;
         in_flight.channels += 1;
-        let delete = Entry::DeleteChannel {
+        snapshot.copy(Copied::DeleteChannel {
             user,
-            channel: *channel,
-            version: *version,
-        };
-        snapshot.copy(Copied::Delete(delete, written));
+            deleted: *deleted,
+            written,
+        });
     }
 }

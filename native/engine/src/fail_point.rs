@@ -4,9 +4,16 @@
 //! needs is made or reserved first, and nothing that can panic is between the changes that belong together.
 //!
 //! Without the feature `fail_points` there are none.
+//!
+//! A test of the crate says which one panics, by [`panic_after`]. A VM has threads that nobody tells apart: as long as the
+//! file that `READ_STATES_FAIL_POINTS` names is there, with a number in it, one of so many panics in it.
 
 #[cfg(feature = "fail_points")]
 use std::cell::Cell;
+#[cfg(feature = "fail_points")]
+use std::sync::LazyLock;
+#[cfg(feature = "fail_points")]
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 #[cfg(feature = "fail_points")]
 thread_local! {
@@ -24,13 +31,34 @@ pub fn panic_after(passed: Option<u64>) -> Option<u64> {
 #[cfg(feature = "fail_points")]
 pub(crate) fn pass() {
     match LEFT.get() {
+        None if is_turn() => panic!("{MESSAGE}"),
         None => {}
         Some(0) => {
             LEFT.set(None);
-            panic!("at a fail point");
+            panic!("{MESSAGE}");
         }
         Some(left) => LEFT.set(Some(left - 1)),
     }
+}
+
+/// What a fail point says when it panics.
+#[cfg(feature = "fail_points")]
+pub const MESSAGE: &str = "at a fail point";
+
+/// Whether the next one of all threads panics.
+#[cfg(feature = "fail_points")]
+fn is_turn() -> bool {
+    static FILE: LazyLock<Option<std::ffi::OsString>> =
+        LazyLock::new(|| std::env::var_os("READ_STATES_FAIL_POINTS"));
+    static PASSED: AtomicU64 = AtomicU64::new(0);
+    let Some(file) = FILE.as_ref() else {
+        return false;
+    };
+    let one_of = std::fs::read_to_string(file).ok();
+    let one_of = one_of.and_then(|text| text.trim().parse().ok());
+    // The destructor of what panicked must not panic too: that ends the process.
+    one_of.is_some_and(|one_of: u64| PASSED.fetch_add(1, Relaxed) % one_of == one_of - 1)
+        && !std::thread::panicking()
 }
 
 /// A place as above.

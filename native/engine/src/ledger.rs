@@ -6,13 +6,13 @@ use crate::batch::Version;
 use crate::due::DueQueue;
 use crate::evict::Policy;
 use crate::flush::{Epoch, Epochs};
-use crate::id::{Channel, Id};
+use crate::id::Id;
 use crate::now::{Micros, Now};
 use crate::recency::Recency;
 use crate::shared::Shared;
 use crate::stamp::Stamp;
 use crate::totals::adjust;
-use crate::user::{Deletes, Owner, Resident, Unsettled};
+use crate::user::{DeletedChannel, Deletes, Owner, Resident, Unsettled};
 
 /// What a shard counts without atomics.
 #[derive(Clone, Copy, Debug, Default)]
@@ -138,13 +138,13 @@ impl Weight {
     pub fn settled_after<'a>(
         self,
         shared: &'a Shared,
-        counts: &'a mut Counts,
+        ledger: &'a mut Ledger,
         resident: &'a mut Resident,
     ) -> Weighed<'a> {
         Weighed {
             before: self,
             shared,
-            counts,
+            ledger,
             resident,
         }
     }
@@ -168,13 +168,21 @@ impl Weight {
 pub(crate) struct Weighed<'a> {
     before: Weight,
     shared: &'a Shared,
-    counts: &'a mut Counts,
+    ledger: &'a mut Ledger,
     pub resident: &'a mut Resident,
+}
+
+impl Weighed<'_> {
+    /// As [`Ledger::unsettled`], of this user.
+    pub fn unsettled(&mut self, now: Now) -> &mut Unsettled {
+        self.ledger.unsettled(self.shared, self.resident, now)
+    }
 }
 
 impl Drop for Weighed<'_> {
     fn drop(&mut self) {
-        self.before.settle(self.shared, self.counts, self.resident);
+        let counts = &mut self.ledger.counts;
+        self.before.settle(self.shared, counts, self.resident);
     }
 }
 
@@ -186,6 +194,6 @@ pub(crate) fn deletes_growth(deletes: Option<&Deletes>) -> usize {
     if len < room {
         0
     } else {
-        len.max(4) * size_of::<(Channel, Version)>()
+        len.max(4) * size_of::<DeletedChannel>()
     }
 }

@@ -62,6 +62,7 @@ mod flush;
 mod garbage;
 mod gate;
 pub mod id;
+mod insist;
 mod journal_record;
 pub mod journaling;
 mod ledger;

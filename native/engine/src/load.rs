@@ -12,6 +12,7 @@ use crate::batch::{Batch, BatchError, Entry, MAX_VERSION, Row, Version};
 use crate::engine::Engine;
 use crate::garbage::{Loose, release};
 use crate::id::{Channel, Id};
+use crate::insist::insist;
 use crate::load_queue::Wanted;
 use crate::now::Now;
 use crate::operation::{Change, Operation};
@@ -20,7 +21,7 @@ use crate::plan::{Hint, Plan};
 use crate::read_state::{MAX_COUNTERS, ReadState};
 use crate::shard::{MAX_PENDING, Shard};
 use crate::shared::Shared;
-use crate::user::{Resident, Unsettled};
+use crate::user::{DeletedChannel, Resident, Unsettled};
 
 /// Pending operations merged under the lock; more are merged outside it, so that a user with
 /// very many holds nobody up.
@@ -214,7 +215,9 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.give_up();
+        insist(self.users.len(), || {
+            self.give_up();
+        });
     }
 }
 
@@ -256,6 +259,8 @@ impl Engine {
             }
             pending.copy(merge.applied, MERGED_AT_ONCE, &mut some);
             if pending.len() - merge.applied <= MERGED_UNDER_LOCK {
+                // It takes as long as he has read states, and waits only for who is recovered: that was merged above.
+                debug_assert!(some.iter().all(|(_, it)| *it != Operation::DeleteUser));
                 merge.apply(&some);
                 let states = merge.set.len();
                 let (due, merged) = shard.install(shared, hash, user, merge, version, now);
@@ -286,7 +291,7 @@ struct Merge<'a> {
     /// Pending operations that are applied.
     applied: usize,
     changed: bool,
-    deleted: Vec<(Channel, Version)>,
+    deleted: Vec<DeletedChannel>,
     deleted_user: Option<Version>,
 }
 
@@ -361,7 +366,11 @@ impl<'a> Merge<'a> {
         if matches!(plan, Plan::Remove(..)) {
             // Above the row, even one that another writer's clock has stamped.
             let row = self.stored.row(channel).map_or(0, |row| row.version + 1);
-            self.deleted.push((channel, version.max(row)));
+            self.deleted.push(DeletedChannel {
+                channel,
+                accepted: version,
+                version: version.max(row),
+            });
         }
         plan.carry_out(&mut self.set, directory, &guard, channel);
         if self.recovered {

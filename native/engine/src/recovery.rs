@@ -34,6 +34,9 @@ pub struct Recovered {
     pub broken: u64,
     /// What could not be read.
     pub damage: Vec<Damage>,
+    /// Up to which version the store had confirmed commits, if it is below that now: an older copy of it was brought
+    /// back, or it has lost them. 0 if not, or if the store does not know how far it is.
+    pub lost_by_store: Version,
 }
 
 /// How far the recovery is.
@@ -91,8 +94,11 @@ impl Engine {
             return Err(io::Error::other(why));
         }
         known.oldest_segment = reader.oldest();
+        let stored = journaling.journal.highest_stored();
+        let is_older = journaling.floor > 0 && journaling.floor < stored;
         let recovered = Recovered {
             damage: reader.damage().to_vec(),
+            lost_by_store: if is_older { stored } else { 0 },
             ..known.count()
         };
         journaling

@@ -559,12 +559,10 @@ fn change_resident<'a>(
     let _held = admission.check(shared, change_need(resident, &plan))?;
     let version = ledger.note(shared, write)?;
     let weight = Weight::of(resident);
-    let unsettled = ledger.unsettled(shared, resident, now);
+    let mut weighed = weight.settled_after(shared, ledger, resident);
+    let unsettled = weighed.unsettled(now);
     if removes {
         unsettled.deletes.reserve();
-    }
-    let weighed = weight.settled_after(shared, &mut ledger.counts, resident);
-    if removes && let Some(unsettled) = &mut weighed.resident.unsettled {
         // What it deletes goes next, before anything can panic.
         unsettled.deletes.push(channel, version);
     }
@@ -590,12 +588,11 @@ fn delete_resident<'a>(
     let _held = write.admission.check(shared, first_need(resident))?;
     let version = ledger.note(shared, write)?;
     let weight = Weight::of(resident);
-    ledger.unsettled(shared, resident, write.now);
-    let garbage = resident.take_states();
-    if let Some(unsettled) = &mut resident.unsettled {
-        unsettled.delete_user(version);
-    }
-    weight.settle(shared, &mut ledger.counts, resident);
+    let mut weighed = weight.settled_after(shared, ledger, resident);
+    weighed.unsettled(write.now);
+    let garbage = weighed.resident.take_states();
+    weighed.unsettled(write.now).delete_user(version);
+    drop(weighed);
     Ok(Aftermath {
         garbage: Some(Garbage::new(shared, garbage)),
         ..Aftermath::default()

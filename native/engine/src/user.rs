@@ -72,9 +72,19 @@ pub(crate) struct Deletes {
     /// Of the whole user.
     pub user: Option<Version>,
     /// Of single channels, oldest first, all after that of the user.
-    pub channels: Vec<(Channel, Version)>,
+    pub channels: Vec<DeletedChannel>,
     /// Which of them a commit has written to the journal, once more.
     pub written: DeletesInFlight,
+}
+
+/// The delete of one channel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DeletedChannel {
+    pub channel: Channel,
+    /// When it was accepted: in the journal, what came after it is above that.
+    pub accepted: Version,
+    /// For the store. Later than that, if the row is of another writer whose clock is ahead.
+    pub version: Version,
 }
 
 /// Which of them a snapshot has.
@@ -161,7 +171,11 @@ impl Deletes {
     }
 
     pub fn push(&mut self, channel: Channel, version: Version) {
-        self.channels.push((channel, version));
+        self.channels.push(DeletedChannel {
+            channel,
+            accepted: version,
+            version,
+        });
     }
 
     pub fn is_empty(&self) -> bool {
@@ -169,7 +183,7 @@ impl Deletes {
     }
 
     pub fn bytes(&self) -> usize {
-        self.channels.capacity() * size_of::<(Channel, Version)>()
+        self.channels.capacity() * size_of::<DeletedChannel>()
     }
 
     /// Forgets what a finished commit had.

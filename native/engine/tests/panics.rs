@@ -17,7 +17,7 @@ use model::Model;
 use proptest::prelude::*;
 use read_states_engine::Policy;
 use read_states_engine::engine::{Config, Engine, Resize, UserOperation};
-use read_states_engine::fail_point::panic_after;
+use read_states_engine::fail_point::{MESSAGE, panic_after};
 use read_states_engine::id::{Channel, Id};
 use read_states_engine::now::Now;
 use read_states_engine::operation::{Change, Operation};
@@ -39,7 +39,8 @@ enum Step {
     Total(Id),
     Load(Id),
     FailLoad(Id),
-    Commit { most: usize, fails: bool },
+    DropLoad(Id),
+    Commit { most: usize, end: End },
     Flush,
     Resize(usize),
     Reclaim,
@@ -90,6 +91,7 @@ fn many() -> impl Strategy<Value = Vec<UserOperation>> {
 
 fn step() -> impl Strategy<Value = Step> {
     let channel = (0..CHANNELS).prop_map(|id| Channel { kind: 0, id });
+    let end = prop::sample::select(vec![End::Succeeds, End::Fails, End::Dropped]);
     prop_oneof![
         12 => operation().prop_map(|operation| Step::Write(vec![operation])),
         4 => prop::collection::vec(operation(), 2..60).prop_map(Step::Write),
@@ -99,7 +101,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..USERS).prop_map(Step::Total),
         4 => (0..USERS).prop_map(Step::Load),
         1 => (0..USERS).prop_map(Step::FailLoad),
-        4 => (1..60usize, any::<bool>()).prop_map(|(most, fails)| Step::Commit { most, fails }),
+        1 => (0..USERS).prop_map(Step::DropLoad),
+        4 => (1..60usize, end).prop_map(|(most, end)| Step::Commit { most, end }),
         1 => Just(Step::Flush),
         2 => (0..150usize).prop_map(Step::Resize),
         1 => Just(Step::Reclaim),
@@ -107,6 +110,13 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Stats),
         1 => Just(Step::Wait),
     ]
+}
+
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Succeeds,
+    Fails,
+    Dropped,
 }
 
 struct World {
@@ -218,7 +228,11 @@ impl World {
                     load.fail();
                 }
             }
-            Step::Commit { most, fails } => self.commit(*most, *fails),
+            Step::DropLoad(user) => {
+                self.engine.want(*user).unwrap();
+                drop(self.engine.begin_load(0, 3));
+            }
+            Step::Commit { most, end } => self.commit(*most, *end),
             Step::Flush => {
                 self.engine.flush(0);
             }
@@ -256,14 +270,15 @@ impl World {
         }
     }
 
-    fn commit(&mut self, most: usize, fails: bool) {
+    fn commit(&mut self, most: usize, end: End) {
         if let Some(commit) = self.engine.begin_commit(0, most, self.now) {
             commit.write_ahead().run().unwrap();
             self.store.commit(commit.batch());
-            if fails {
-                commit.fail();
-            } else {
-                commit.succeed(self.now);
+            match end {
+                End::Succeeds => commit.succeed(self.now),
+                End::Fails => commit.fail(),
+                // As where its owner is killed.
+                End::Dropped => drop(commit),
             }
         }
     }
@@ -307,7 +322,7 @@ impl World {
         let flush = self.engine.flush(0);
         for round in 0.. {
             assert!(round < 1_000, "a flush must come to an end");
-            self.commit(7, false);
+            self.commit(7, End::Succeeds);
             self.load();
             if self.engine.is_flushed(0, flush) {
                 break;
@@ -354,7 +369,7 @@ fn hush() {
     ONCE.call_once(|| {
         let tell = take_hook();
         set_hook(Box::new(move |panic| {
-            if panic.payload_as_str() != Some("at a fail point") {
+            if panic.payload_as_str() != Some(MESSAGE) {
                 tell(panic);
             }
         }));
@@ -394,6 +409,7 @@ fn each_place_on_the_way_of_a_history_may_panic() {
     let history = [
         Step::Write(vec![ack(1, 1)]),
         Step::FailLoad(1),
+        Step::DropLoad(1),
         Step::Load(1),
         Step::Write((0..40).map(|id| ack(1, id)).collect()),
         Step::Write(vec![delete(1, 3)]),
@@ -403,11 +419,15 @@ fn each_place_on_the_way_of_a_history_may_panic() {
         Step::Wait,
         Step::Commit {
             most: 10,
-            fails: false,
+            end: End::Succeeds,
         },
         Step::Commit {
             most: 60,
-            fails: true,
+            end: End::Fails,
+        },
+        Step::Commit {
+            most: 60,
+            end: End::Dropped,
         },
         Step::Tend,
         Step::Write((0..70).map(|id| ack(2, id)).collect()),
@@ -431,6 +451,69 @@ fn each_place_on_the_way_of_a_history_may_panic() {
             if world.panics == 0 {
                 assert!(passed > 100, "all were passed after {passed}");
                 break;
+            }
+        }
+    }
+}
+
+/// Bytes, and those of them that are uncommitted, when everything is committed and evicted.
+fn left(world: &mut World) -> (usize, usize) {
+    world.engine.flush(0);
+    world.commit(60, End::Succeeds);
+    world.now.monotonic += 10_000_000;
+    world.resize(0);
+    let stats = world.engine.stats();
+    assert_eq!(stats.users, 0);
+    (stats.memory, stats.dirty_memory)
+}
+
+#[test]
+fn what_panics_is_counted_in_the_memory_as_if_it_had_not() {
+    hush();
+    let channel = Channel { kind: 0, id: 1 };
+    let change = |change| Operation::Change { channel, change };
+    let state = ReadState {
+        last_message_id: 9,
+        counters: [1; 4],
+    };
+    let operations = [
+        change(Change::Delete),
+        change(Change::Put { state }),
+        change(Change::Ack { message: 7 }),
+        Operation::DeleteUser,
+    ];
+    // Of a user who is clean before, so that his change takes memory for what is unsettled too.
+    let world = |policy| {
+        let mut world = World::new(policy, false);
+        world.take(&Step::Write(vec![UserOperation {
+            user: 1,
+            operation: change(Change::Ack { message: 1 }),
+        }]));
+        world.take(&Step::Load(1));
+        world.take(&Step::Flush);
+        world.commit(60, End::Succeeds);
+        assert_eq!(world.engine.stats().dirty_users, 0);
+        world
+    };
+    for policy in [Policy::Clock, Policy::Lru] {
+        for operation in operations {
+            let step = Step::Write(vec![UserOperation { user: 1, operation }]);
+            let mut calm = world(policy);
+            calm.take(&step);
+            let left = left(&mut calm);
+            for passed in 0.. {
+                let mut world = world(policy);
+                panic_after(Some(passed));
+                let result = catch_unwind(AssertUnwindSafe(|| world.take(&step)));
+                if panic_after(None).is_some() {
+                    assert!(passed > 0);
+                    break;
+                }
+                assert!(result.is_err());
+                // Once more, to its end.
+                world.take(&step);
+                let found = self::left(&mut world);
+                assert_eq!(found, left, "{operation:?} after {passed}");
             }
         }
     }

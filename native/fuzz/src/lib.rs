@@ -79,7 +79,10 @@ impl Directory {
         for path in segments(self.path()) {
             fs::remove_file(path).unwrap();
         }
-        fs::write(&self.segment, [&self.header, records].concat()).unwrap();
+        let mut bytes = [&self.header, records].concat();
+        // As large as the header says, or larger: what is missing would be damage.
+        bytes.resize(bytes.len().max(OPTIONS.segment), 0);
+        fs::write(&self.segment, bytes).unwrap();
     }
 }
 

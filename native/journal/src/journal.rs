@@ -61,6 +61,8 @@ pub struct Journal {
     past_bound: AtomicBool,
     /// The highest of all.
     mark: AtomicU64,
+    /// Likewise.
+    stored: AtomicU64,
     files: Mutex<Files>,
     /// Held while a file is made.
     making: Mutex<()>,
@@ -125,10 +127,12 @@ impl Journal {
             options.owner = header.owner;
         }
         let mark = header.map_or(0, |header| header.mark);
+        let stored = header.map_or(0, |header| header.stored);
         let next = old.last().map_or(0, |(sequence, _)| sequence + 1);
         let first = Segment::create(directory, next, &options).map_err(io)?;
         let first = Arc::new(first);
         first.mark(mark);
+        first.mark_stored(stored);
         let files = Files {
             old,
             sealed: VecDeque::new(),
@@ -144,6 +148,7 @@ impl Journal {
             wants_next: AtomicBool::new(false),
             past_bound: AtomicBool::new(false),
             mark: AtomicU64::new(mark),
+            stored: AtomicU64::new(stored),
             files: Mutex::new(files),
             making: Mutex::new(()),
             forgetting: Mutex::new(()),
@@ -162,15 +167,31 @@ impl Journal {
     /// Writes down a number that outlives all segments, if it is higher than all before.
     pub fn mark(&self, value: u64) {
         let value = self.mark.fetch_max(value, SeqCst).max(value);
+        self.write_mark(|segment| segment.mark(value));
+    }
+
+    /// The same with a number that says how much the store has confirmed. It survives the death of the process, and
+    /// may be lost with the power.
+    pub fn mark_stored(&self, value: u64) {
+        let value = self.stored.fetch_max(value, SeqCst).max(value);
+        self.write_mark(|segment| segment.mark_stored(value));
+    }
+
+    fn write_mark(&self, write: impl Fn(&Segment)) {
         let guard = pin();
         loop {
             let segment = self.current(&guard);
-            segment.mark(value);
+            write(segment);
             // Who replaces it reads the number after that, so one of the two writes it to the next.
             if Arc::ptr_eq(segment, self.current(&guard)) {
                 return;
             }
         }
+    }
+
+    /// The highest of those numbers, 0 if none.
+    pub fn highest_stored(&self) -> u64 {
+        self.stored.load(SeqCst)
     }
 
     /// The highest number that was ever marked, 0 if none.
@@ -303,6 +324,7 @@ impl Journal {
         let replaced = self.current.swap(Owned::new(spare), SeqCst, guard);
         // After that: who marks looks at the current segment last, see there.
         self.current(guard).mark(self.mark.load(SeqCst));
+        self.current(guard).mark_stored(self.stored.load(SeqCst));
         // SAFETY: nobody finds it any more, and who has it is pinned.
         unsafe { guard.defer_destroy(replaced) };
         // Else it may wait for more to do, and the segment's memory with it.
@@ -433,13 +455,14 @@ impl Journal {
         forgotten.and(synced).and(removed).and(released)
     }
 
-    /// Whether a segment of an earlier life has the highest mark as well.
+    /// Whether a segment of an earlier life has the highest marks as well.
     fn is_marked_before(&self) -> bool {
         let old = self.files.lock().old.clone();
         let headers = old.iter();
         let mut headers =
             headers.filter_map(|(_, path)| read_header(path, self.options.id_width).ok()?);
-        headers.any(|header| header.mark >= self.highest_mark())
+        let (mark, stored) = (self.highest_mark(), self.highest_stored());
+        headers.any(|header| header.mark >= mark && header.stored >= stored)
     }
 
     fn forget_all(&self) -> io::Result<()> {
@@ -594,7 +617,7 @@ fn refusal(error: &io::Error) -> Refusal {
     }
 }
 
-/// The segments in a directory, oldest first, and what their headers say: the owner, and the highest mark.
+/// The segments in a directory, oldest first, and what their headers say: the owner, and the highest marks.
 fn segments(directory: &Path, id_width: u8) -> Result<(Vec<Found>, Option<Header>), OpenError> {
     let io = |error| OpenError::io(directory, error);
     let (mut found, mut said) = (vec![], None::<Header>);
@@ -609,8 +632,12 @@ fn segments(directory: &Path, id_width: u8) -> Result<(Vec<Found>, Option<Header
         };
         let path = path(directory, number);
         if let Some(header) = read_header(&path, id_width)? {
-            let mark = said.map_or(0, |said| said.mark).max(header.mark);
-            said = Some(Header { mark, ..header });
+            let before = said.unwrap_or(header);
+            said = Some(Header {
+                owner: header.owner,
+                mark: before.mark.max(header.mark),
+                stored: before.stored.max(header.stored),
+            });
         }
         found.push((number, path));
     }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! directory      lock | 0000000000000007.journal | 0000000000000008.journal | …    segments, oldest first
-//! segment        header: 64 bytes | record | record | … | zeros
+//! segment        header: 128 bytes | record | record | … | zeros
 //! record         checksum: 4 bytes | words: 1 | tag: 3 | words of 8 bytes
 //! ```
 //!

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::record::{self, FILLER, Tag, size};
-use crate::segment::{HEADER, UNIT};
+use crate::segment::{HEADER, size_of_file};
 
 /// Bytes that are no record, before or between records, or instead of any; or that are missing at the end of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,7 +134,7 @@ fn read_segment(
     // Zeros at the end are room for more.
     let last = bytes[gap..].iter().rposition(|byte| *byte != 0);
     passed(gap, last.map_or(gap, |last| gap + last + 1));
-    let missing = bytes.len().max(1).next_multiple_of(UNIT) - bytes.len();
+    let missing = size_of_file(bytes).saturating_sub(bytes.len());
     if missing > 0 {
         damage.push(Damage {
             path: path.to_owned(),

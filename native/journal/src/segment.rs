@@ -1,8 +1,8 @@
 //! One file of the journal, as long as it is written to.
 //!
 //! ```text
-//! magic: 8 bytes | number: 8 | id width: 8 | owner: 8 | checksum: 8 | mark | mark | zeros to 128 | records
-//! mark       value: 8 bytes | checksum: 8
+//! magic: 8 bytes | number: 8 | id width: 8 | owner: 8 | checksum: 8 | mark | mark | size | stored | stored | zeros to 128 | records
+//! mark, size, stored     value: 8 bytes | checksum: 8
 //! ```
 //!
 //! Room is taken by adding to one number, so those who append do not wait for each other.
@@ -32,6 +32,12 @@ pub(crate) const UNIT: usize = 1 << 16;
 /// Where the marks are. They are written in turn, so that one is whole at any moment.
 const MARKS: [usize; 2] = [40, 56];
 
+/// Where the bytes of the file are said. Early versions of this library did not.
+const SIZE: usize = 72;
+
+/// Where it is said what the store has confirmed, as the marks are.
+const STORED: [usize; 2] = [88, 104];
+
 const MAGIC: u64 = u64::from_le_bytes(*b"RSJRNL\0\x01");
 
 /// Of the names of files.
@@ -49,17 +55,50 @@ pub(crate) struct Segment {
     late: AtomicUsize,
     synced: Mutex<Synced>,
     marks: Mutex<Marks>,
+    stored: Mutex<Marks>,
     /// Whether a mark was written since the last sync.
     marked: AtomicBool,
     /// Whether the directory knows the file, on the disk.
     named: AtomicBool,
 }
 
-/// The highest mark, and which place the next one goes to.
-#[derive(Clone, Copy, Debug, Default)]
+/// The highest mark, and where the next one goes, and the one after it.
+#[derive(Clone, Copy, Debug)]
 struct Marks {
     highest: u64,
-    next: usize,
+    places: [usize; 2],
+}
+
+impl Marks {
+    fn at(places: [usize; 2]) -> Self {
+        Marks { highest: 0, places }
+    }
+
+    /// Writes it in the place of the one before the last, if it is higher; says whether it is.
+    fn raise(&mut self, map: &Map, value: u64) -> bool {
+        let is_higher = value > self.highest;
+        if is_higher {
+            let [next, other] = self.places;
+            write_checked(map, next, value);
+            *self = Marks {
+                highest: value,
+                places: [other, next],
+            };
+        }
+        is_higher
+    }
+}
+
+fn write_checked(map: &Map, at: usize, value: u64) {
+    map.write(at, &[value, checksum(&[value])]);
+}
+
+/// Such a value at a place of the header, if it is whole.
+fn read_checked(words: &[u64], at: usize) -> Option<u64> {
+    match words.get(at / 8..)? {
+        &[value, sum, ..] if sum == checksum(&[value]) => Some(value),
+        _ => None,
+    }
 }
 
 /// Two syncs ago, and one: what was taken before the older one is on the disk.
@@ -78,6 +117,21 @@ pub(crate) fn path(directory: &Path, sequence: u64) -> PathBuf {
 pub(crate) struct Header {
     pub owner: u64,
     pub mark: u64,
+    pub stored: u64,
+}
+
+/// The first bytes of a file as the words of its header.
+fn header_words(bytes: &[u8]) -> Vec<u64> {
+    let (words, _) = bytes[..bytes.len().min(HEADER)].as_chunks::<8>();
+    let words = words.iter().map(|word| u64::from_le_bytes(*word));
+    words.collect()
+}
+
+/// The bytes that a file with these had, as its header says or else as any has: a multiple of [`UNIT`].
+pub(crate) fn size_of_file(bytes: &[u8]) -> usize {
+    let said = read_checked(&header_words(bytes), SIZE);
+    let said = said.and_then(|said| usize::try_from(said).ok());
+    said.unwrap_or_else(|| bytes.len().max(1).next_multiple_of(UNIT))
 }
 
 /// Reads a header. One that is damaged or was never written says nothing, and need not: the file's name has
@@ -87,9 +141,7 @@ pub(crate) fn read_header(path: &Path, id_width: u8) -> Result<Option<Header>, O
     File::open(path)
         .and_then(|file| file.take(HEADER as u64).read_to_end(&mut bytes))
         .map_err(|error| OpenError::io(path, error))?;
-    let (words, _) = bytes.as_chunks::<8>();
-    let words = words.iter().map(|word| u64::from_le_bytes(*word));
-    let words: Vec<u64> = words.collect();
+    let words = header_words(&bytes);
     let [magic, _, width, owner, sum, ..] = words[..] else {
         return Ok(None);
     };
@@ -103,12 +155,15 @@ pub(crate) fn read_header(path: &Path, id_width: u8) -> Result<Option<Header>, O
     if width != u64::from(id_width) {
         return not_ours(format!("its ids have {width} bytes"));
     }
-    let marks = MARKS.iter().filter_map(|at| match words.get(at / 8..)? {
-        &[value, sum, ..] if sum == checksum(&[value]) => Some(value),
-        _ => None,
-    });
-    let mark = marks.max().unwrap_or_default();
-    Ok(Some(Header { owner, mark }))
+    let highest = |places: [usize; 2]| {
+        let marks = places.iter().filter_map(|at| read_checked(&words, *at));
+        marks.max().unwrap_or_default()
+    };
+    Ok(Some(Header {
+        owner,
+        mark: highest(MARKS),
+        stored: highest(STORED),
+    }))
 }
 
 fn checksum(words: &[u64]) -> u64 {
@@ -137,6 +192,7 @@ impl Segment {
             let header = [MAGIC, sequence, u64::from(options.id_width), options.owner];
             map.write(0, &header);
             map.write(8 * header.len(), &[checksum(&header)]);
+            write_checked(&map, SIZE, options.segment as u64);
             map.populate()?;
             Ok(map)
         };
@@ -152,7 +208,8 @@ impl Segment {
             map,
             next: AtomicUsize::new(HEADER),
             late: AtomicUsize::new(usize::MAX),
-            marks: Mutex::default(),
+            marks: Mutex::new(Marks::at(MARKS)),
+            stored: Mutex::new(Marks::at(STORED)),
             // The header.
             marked: AtomicBool::new(true),
             named: AtomicBool::new(false),
@@ -184,18 +241,16 @@ impl Segment {
             .write(at, &[record::head(self.sequence, tag, words)]);
     }
 
-    /// Writes a mark in the place of the one before the last, if it is higher.
+    /// Writes a mark, if it is higher than those before.
     pub fn mark(&self, value: u64) {
-        let mut marks = self.marks.lock();
-        if value > marks.highest {
-            self.map
-                .write(MARKS[marks.next], &[value, checksum(&[value])]);
-            *marks = Marks {
-                highest: value,
-                next: 1 - marks.next,
-            };
+        if self.marks.lock().raise(&self.map, value) {
             self.marked.store(true, Release);
         }
+    }
+
+    /// Writes what the store has confirmed, likewise. No sync need wait for it.
+    pub fn mark_stored(&self, value: u64) {
+        self.stored.lock().raise(&self.map, value);
     }
 
     /// Says that something from `from` on was written now, perhaps long after its room was taken.

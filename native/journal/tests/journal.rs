@@ -40,6 +40,10 @@ fn read(journal: &Journal) -> (Vec<u64>, Vec<Damage>) {
     (words, reader.damage().to_vec())
 }
 
+fn marks(journal: &Journal) -> (u64, u64) {
+    (journal.highest_mark(), journal.highest_stored())
+}
+
 fn files(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap();
     let mut names: Vec<_> = entries
@@ -143,6 +147,7 @@ fn a_mark_outlives_the_segments_and_only_grows() {
     let journal = open(root.path());
     for mark in [3, 8, 5] {
         journal.mark(mark);
+        journal.mark_stored(mark - 1);
     }
     append(&journal, 1).unwrap();
     journal.seal(&pin());
@@ -153,10 +158,10 @@ fn a_mark_outlives_the_segments_and_only_grows() {
         ..OPTIONS
     };
     let journal = Journal::open(root.path(), other).unwrap();
-    assert_eq!((journal.highest_mark(), journal.owner()), (8, 1));
+    assert_eq!((marks(&journal), journal.owner()), ((8, 7), 1));
     journal.close(true).unwrap();
     let journal = open(root.path());
-    assert_eq!(journal.highest_mark(), 8);
+    assert_eq!(marks(&journal), (8, 7));
 }
 
 #[test]
@@ -165,15 +170,16 @@ fn a_mark_outlives_a_life_in_which_nothing_was_appended() {
     append(&open(root.path()), 1).unwrap();
     let journal = open(root.path());
     journal.mark(9);
+    journal.mark_stored(4);
     journal.close(false).unwrap();
     // Once more, and what is empty is forgotten on the way.
     let journal = open(root.path());
-    assert_eq!(journal.highest_mark(), 9);
+    assert_eq!(marks(&journal), (9, 4));
     let mut reader = journal.reader();
     reader.for_each(|_, _| ()).unwrap();
     journal.forget_empty(&mut reader).unwrap();
     journal.close(false).unwrap();
-    assert_eq!(open(root.path()).highest_mark(), 9);
+    assert_eq!(marks(&open(root.path())), (9, 4));
 }
 
 #[test]
@@ -233,6 +239,43 @@ fn a_file_that_is_cut_in_its_header_is_damaged() {
             zero: false,
         };
         assert_eq!(damage, [missing]);
+    }
+}
+
+#[test]
+fn a_file_that_is_cut_at_any_place_is_damaged_and_one_that_does_not_say_its_size_at_most() {
+    let large = Options {
+        segment: 1 << 18,
+        ..OPTIONS
+    };
+    for (cut, is_said, missing) in [
+        (1 << 16, true, 3 << 16),
+        (3 << 16, true, 1 << 16),
+        ((3 << 16) - 8, true, (1 << 16) + 8),
+        (3 << 16, false, 0),
+        ((3 << 16) - 8, false, 8),
+    ] {
+        let root = TempDir::new().unwrap();
+        let journal = Journal::open(root.path(), large).unwrap();
+        append(&journal, 1).unwrap();
+        drop(journal);
+        let path = root.path().join(&files(root.path())[0]);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.truncate(cut);
+        if !is_said {
+            // As early versions left it.
+            bytes[72..88].fill(0);
+        }
+        fs::write(&path, bytes).unwrap();
+        let (words, damage) = read(&open(root.path()));
+        assert_eq!(words, [1]);
+        let missing = (missing > 0).then_some(Damage {
+            path,
+            at: cut,
+            bytes: missing,
+            zero: false,
+        });
+        assert_eq!(damage, Vec::from_iter(missing));
     }
 }
 

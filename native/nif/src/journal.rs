@@ -70,8 +70,8 @@ fn journal_drop(env: Env<'_>, journal: ResourceArc<JournalResource>) -> Term<'_>
     counted.map_err(|error| error.to_string()).encode(env)
 }
 
-/// `{:ok, {operations, operations of batches that were cut, operations of batches that are damaged, damage}}` or
-/// `{:error, text}`; of damage the file, the place in it, and the bytes.
+/// `{:ok, {operations, operations of batches that were cut, operations of batches that are damaged, damage, lost by the
+/// store}}` or `{:error, text}`; of damage the file, the place in it, and the bytes. See [`Recovered`].
 #[rustler::nif(schedule = "DirtyIo")]
 fn recover(env: Env<'_>, engine: Engine) -> Term<'_> {
     let recovered = engine.engine.recover(now());
@@ -87,9 +87,10 @@ fn recover(env: Env<'_>, engine: Engine) -> Term<'_> {
             operations,
             cut,
             broken,
+            lost_by_store,
             ..
         } = recovered;
-        (operations, cut, broken, damage)
+        (operations, cut, broken, damage, lost_by_store)
     });
     recovered.map_err(|error| error.to_string()).encode(env)
 }

@@ -85,13 +85,14 @@ impl FjallTable {
 
     /// Calls fjall, which panics in places when its files are damaged, unless it has done so before.
     fn contained<R>(&self, call: impl FnOnce() -> Result<R, StoreError>) -> Result<R, StoreError> {
-        let damaged =
-            |why: &String| self.named(StoreError::Damaged(self.path.clone(), why.clone()));
-        if let Some(why) = self.panicked.get() {
-            return Err(damaged(why));
-        }
-        catch_unwind(AssertUnwindSafe(call))
-            .unwrap_or_else(|panic| Err(damaged(self.panicked.get_or_init(|| said(&*panic)))))
+        let damaged = |why: &String| StoreError::Damaged(self.path.clone(), why.clone());
+        let result = match self.panicked.get() {
+            Some(why) => Err(damaged(why)),
+            None => catch_unwind(AssertUnwindSafe(call))
+                .unwrap_or_else(|panic| Err(damaged(self.panicked.get_or_init(|| said(&*panic))))),
+        };
+        // Last, when it has let go of its locks: it may take a while.
+        result.map_err(|error| self.named(error))
     }
 
     fn with<R>(
@@ -120,7 +121,7 @@ impl FjallTable {
     }
 
     fn error(&self, error: fjall::Error) -> StoreError {
-        self.named(StoreError::fjall(&self.path, error))
+        StoreError::fjall(&self.path, error)
     }
 
     /// The error with the file that is damaged, for which all of them are read, once.
@@ -331,6 +332,22 @@ impl fmt::Debug for FjallTable {
 mod tests {
     use super::*;
     use std::ops::Bound;
+
+    #[test]
+    fn the_damaged_file_is_looked_for_when_the_call_has_let_go_of_everything() {
+        let root = tempfile::tempdir().unwrap();
+        let counters = ["count".to_owned()];
+        let table = FjallTable::open(Directory::open(root.path(), &counters).unwrap(), 1).unwrap();
+        let mut looked_for = None;
+        let result: Result<(), _> = table.contained(|| {
+            let error = table.error(fjall::Error::Unrecoverable);
+            looked_for = Some(table.damaged.get().is_some());
+            Err(error)
+        });
+        assert_eq!(result.unwrap_err().reason(), "damaged");
+        assert_eq!(looked_for, Some(false), "not while it may hold something");
+        assert_eq!(table.damaged.get(), Some(&None), "no file has other bytes");
+    }
 
     #[test]
     fn after_a_panic_in_a_call_every_call_is_the_same_error() {

@@ -1,17 +1,21 @@
-//! Recovery in portions, with a disk that fails in the middle.
+//! Recovery: in portions, with a disk that fails in the middle; beside another writer's rows; of an older copy of the store.
 
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use read_states_engine::batch::{Batch, BatchBuilder, Entry, Row};
 use read_states_engine::engine::{Config, Engine};
 use read_states_engine::id::{Channel, Id};
 use read_states_engine::now::Now;
 use read_states_engine::operation::{Change, Operation};
 use read_states_engine::read::Found;
-use read_states_engine::recovery::Recovery;
+use read_states_engine::read_state::ReadState;
+use read_states_engine::recovery::{Recovered, Recovery};
 use read_states_journal::{Journal, Options};
 use tempfile::TempDir;
+
+use crate::store::Store;
 
 const CHANNEL: Channel = Channel { kind: 0, id: 1 };
 const USERS: Id = 3_000;
@@ -19,6 +23,14 @@ const USERS: Id = 3_000;
 const MENTIONS: u32 = 3;
 
 fn open(directory: &TempDir, dirty_memory: usize) -> Arc<Engine> {
+    let config = Config {
+        dirty_memory,
+        ..Config::default()
+    };
+    open_with(directory, config)
+}
+
+fn open_with(directory: &TempDir, config: Config) -> Arc<Engine> {
     let options = Options {
         segment: 1 << 16,
         most: 64,
@@ -27,10 +39,6 @@ fn open(directory: &TempDir, dirty_memory: usize) -> Arc<Engine> {
         exact: false,
     };
     let journal = Journal::open(directory.path(), options).unwrap();
-    let config = Config {
-        dirty_memory,
-        ..Config::default()
-    };
     Arc::new(Engine::with_journal(config, Some(journal)))
 }
 
@@ -110,5 +118,127 @@ fn a_disk_that_fails_in_the_middle_has_nothing_taken_up_twice() {
             panic!("he was loaded");
         };
         assert_eq!(state.counters[0], MENTIONS);
+    }
+}
+
+fn on(change: Change) -> Operation {
+    Operation::Change {
+        channel: CHANNEL,
+        change,
+    }
+}
+
+/// Loads the user from the store.
+fn load_from(engine: &Arc<Engine>, store: &Store, user: Id, now: Now) -> ReadState {
+    engine.want(user).unwrap();
+    let mut load = engine.begin_load(0, 1).load.unwrap();
+    load.add(&store.load(user, 1)).unwrap();
+    load.finish(now);
+    match engine.get(user, CHANNEL) {
+        Ok(Found::Resident(state)) => state,
+        other => panic!("he was loaded: {other:?}"),
+    }
+}
+
+#[test]
+fn an_ack_after_the_delete_of_another_writers_row_survives_a_crash_before_its_commit() {
+    let directory = tempfile::tempdir().unwrap();
+    let now = Now {
+        monotonic: 0,
+        unix: 1_000,
+    };
+    // His clock is an hour ahead.
+    let mut store = Store::default();
+    let mut page = BatchBuilder::new(1);
+    page.push(&Entry::Row(Row {
+        user: 1,
+        channel: CHANNEL,
+        version: 3_600_000_000,
+        writer: 8,
+        state: ReadState {
+            last_message_id: 5,
+            counters: [3, 0, 0, 0],
+        },
+    }));
+    store.commit(&page.finish());
+
+    let engine = open(&directory, usize::MAX);
+    engine.recover(now).unwrap();
+    engine.apply(1, &on(Change::Delete), now).unwrap();
+    engine
+        .apply(1, &on(Change::Ack { message: 2 }), now)
+        .unwrap();
+    let acked = ReadState {
+        last_message_id: 2,
+        ..ReadState::default()
+    };
+    assert_eq!(load_from(&engine, &store, 1, now), acked);
+    engine.flush(0);
+    let commit = engine.begin_commit(0, 100, now).unwrap();
+    // The delete is written down once more, and then the process dies.
+    commit.write_ahead().run().unwrap();
+    let batch = commit.batch().to_vec();
+    drop(commit);
+    drop(engine);
+
+    for is_committed in [false, true] {
+        if is_committed {
+            store.commit(&batch);
+        }
+        let engine = open(&directory, usize::MAX);
+        engine.recover(now).unwrap();
+        assert_eq!(
+            load_from(&engine, &store, 1, now),
+            acked,
+            "committed: {is_committed}"
+        );
+    }
+}
+
+#[test]
+fn a_store_that_is_older_than_what_it_confirmed_is_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |unix| Now { monotonic: 0, unix };
+    let engine = open(&directory, usize::MAX);
+    engine.recover(at(0)).unwrap();
+    // From now on he is resident.
+    engine.apply(1, &Operation::DeleteUser, at(500)).unwrap();
+    for time in [1_000, 2_000] {
+        let ack = Change::Ack { message: time };
+        engine.apply(1, &on(ack), at(time)).unwrap();
+        engine.flush(0);
+        let commit = engine.begin_commit(0, 100, at(time)).unwrap();
+        // Above that of the ack.
+        let entries = Batch::check(commit.batch()).unwrap();
+        let versions = entries.map(|entry| entry.unwrap().version());
+        assert_eq!(versions.max(), Some(time + 1));
+        commit.write_ahead().run().unwrap();
+        commit.succeed(at(time));
+    }
+    // Accepted, and not confirmed by the store.
+    engine
+        .apply(1, &on(Change::Ack { message: 3_000 }), at(3_000))
+        .unwrap();
+    engine.flush(0);
+    let commit = engine.begin_commit(0, 100, at(4_000)).unwrap();
+    commit.write_ahead().run().unwrap();
+    drop(commit);
+    drop(engine);
+
+    let lost = |floor| {
+        let config = Config {
+            floor,
+            ..Config::default()
+        };
+        let engine = open_with(&directory, config);
+        let Recovered { lost_by_store, .. } = engine.recover(at(5_000)).unwrap();
+        lost_by_store
+    };
+    // What the first life has left, and what a life leaves that does nothing.
+    for _life in 0..2 {
+        assert_eq!(lost(1_001), 2_001, "it has the first commit only");
+        assert_eq!(lost(2_001), 0, "it has what it confirmed");
+        assert_eq!(lost(4_000), 0, "and it may have what it did not");
+        assert_eq!(lost(0), 0, "it does not know");
     }
 }

@@ -397,6 +397,7 @@ impl World {
         let engine = self.open(directory, dirty_memory)?;
         let recovered = engine.recover(self.now);
         let recovered = recovered.map_err(|error| error.to_string())?;
+        assert_eq!(recovered.lost_by_store, 0, "this store loses nothing");
         Ok((engine, recovered))
     }
 
