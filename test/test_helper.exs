@@ -20,4 +20,4 @@ without_proper =
     [:proper]
   end
 
-ExUnit.start(exclude: without_proper)
+ExUnit.start(exclude: without_proper ++ ReadStates.Services.left_out())
