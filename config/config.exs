@@ -2,4 +2,4 @@
 import Config
 
 # All stores are tested, and none that needs a server is built for the demo.
-config :read_states, stores: if(config_env() == :test, do: [:cassandra], else: [])
+config :read_states, stores: if(config_env() == :test, do: [:cassandra, :postgres], else: [])

@@ -13,7 +13,7 @@ defmodule Mix.Tasks.Compile.ReadStatesNative do
   #     config :read_states, stores: [:cassandra]
   #
   # in the config/config.exs of the application, which Mix reads before it compiles what the application depends on.
-  @stores [cassandra: "read_states_cassandra"]
+  @stores [cassandra: "read_states_cassandra", postgres: "read_states_postgres"]
 
   @impl true
   def run(_args) do

@@ -71,11 +71,10 @@ defmodule ReadStates.Copy do
     end
 
     checkpoint = checkpoint!(opts[:resume], from, to)
-    progress = Keyword.get(opts, :on_progress, fn _done, _all -> :ok end)
 
     with_store(:from, from, fn source ->
       with :ok <- check_journal(from) do
-        with_store(:to, to, fn target -> run(source, target, checkpoint, progress) end)
+        with_store(:to, to, fn target -> run(source, target, checkpoint, progress(opts)) end)
       end
     end)
   catch
@@ -133,19 +132,47 @@ defmodule ReadStates.Copy do
     end
   end
 
+  @doc false
+  # Of an instance that goes on, between its two stores, which are open: see `ReadStates.Store.Both`.
+  def copy_live({source, from}, {target, to}, %{store: {_module, sealed}} = options, opts) do
+    checkpoint = checkpoint!(opts[:resume], options, options)
+    source = %{which: :from, module: source, store: from, options: sealed}
+    target = %{which: :to, module: target, store: to, options: sealed}
+    {before, progress} = copy_all(source, target, checkpoint, progress(opts))
+
+    case compare_all(source, target, &progress.(Digest.entries(before) + &1)) do
+      %{missing: 0, different: 0} -> {:ok, Digest.figures(before) |> Keyword.delete(:sha256)}
+      found -> fail(:different, text_of(found))
+    end
+  catch
+    {:copy, reason, text} -> {:error, {reason, text}}
+  end
+
+  defp progress(opts), do: Keyword.get(opts, :on_progress, fn _done, _all -> :ok end)
+
   defp run(source, target, checkpoint, progress) do
+    {before, progress} = copy_all(source, target, checkpoint, progress)
+    copied = digest(target, &progress.(Digest.entries(before) + &1))
+
+    if Digest.same?(before, copied) do
+      {:ok, Digest.figures(before)}
+    else
+      found = compare_all(source, target, fn _done -> :ok end)
+      rows = "to has #{Digest.rows(copied)} rows and from #{Digest.rows(before)}, of which "
+      fail(:different, rows <> text_of(found))
+    end
+  end
+
+  # Returns also what is to be called with how far the rest is.
+  defp copy_all(source, target, checkpoint, progress) do
     start = Checkpoint.read(checkpoint)
     # So that it is known how much there is.
     before = digest(source, fn _done -> :ok end)
-    entries = Digest.entries(before)
-    copy_pages(source, target, start, checkpoint, &progress.(&1, 2 * entries))
-    copied = digest(target, &progress.(entries + &1, 2 * entries))
+    progress = &progress.(&1, 2 * Digest.entries(before))
+    copy_pages(source, target, start, checkpoint, progress)
     # If they differ, it is not enough to go on from the end.
     Checkpoint.remove(checkpoint)
-
-    if Digest.same?(before, copied),
-      do: {:ok, Digest.figures(before)},
-      else: fail(:different, differences(source, target, before, copied))
+    {before, progress}
   end
 
   defp copy_pages(source, target, {cursor, done}, checkpoint, progress) do
@@ -193,40 +220,55 @@ defmodule ReadStates.Copy do
     end)
   end
 
-  # Which rows of the source the target has not, or not as they are.
-  defp differences(source, target, before, copied) do
-    found =
-      source
-      |> pages(nil)
-      |> Stream.flat_map(fn {batch, _next} -> rows(batch) end)
-      |> Stream.chunk_every(@compared)
-      |> Enum.reduce(%{missing: 0, newer: 0, different: 0, named: []}, &compare(target, &1, &2))
-
-    named = Enum.map(found.named, &", for example #{inspect(&1)}")
-
-    "to has #{Digest.rows(copied)} rows and from #{Digest.rows(before)}, of which to has #{found.missing} not at all, " <>
-      "#{found.newer} newer and #{found.different} with other values#{named}"
+  # How many rows of the source the target has not, or not as they are, and some of them.
+  defp compare_all(source, target, progress) do
+    source
+    |> pages(nil)
+    |> Stream.flat_map(fn {batch, _next} -> rows(batch) end)
+    |> Stream.chunk_every(@compared)
+    |> Enum.reduce({%{missing: 0, newer: 0, different: 0, named: []}, 0}, fn rows,
+                                                                             {found, done} ->
+      done = done + length(rows)
+      progress.(done)
+      {compare(source, target, rows, found), done}
+    end)
+    |> elem(0)
   end
 
-  defp compare(target, rows, found) do
+  defp text_of(found) do
+    "to has #{found.missing} not at all, #{found.newer} newer and #{found.different} with other values" <>
+      Enum.map_join(found.named, &", for example #{inspect(&1)}")
+  end
+
+  defp compare(source, target, rows, found) do
+    there = lookup(target, rows)
+    others = Enum.reject(rows, &(there[place(&1)] == &1))
+
+    # What has changed since it was read in the source is no difference: it is compared as it is now.
+    now = if others == [], do: %{}, else: lookup(source, others)
+    there = if others == [], do: %{}, else: lookup(target, others)
+
+    Enum.reduce(others, found, fn row, found ->
+      case {now[place(row)], there[place(row)]} do
+        {nil, _gone} -> found
+        {row, row} -> found
+        {row, nil} -> found |> Map.update!(:missing, &(&1 + 1)) |> name(row)
+        {%{version: old}, %{version: new}} when new > old -> Map.update!(found, :newer, &(&1 + 1))
+        {row, _other} -> found |> Map.update!(:different, &(&1 + 1)) |> name(row)
+      end
+    end)
+  end
+
+  # What the store has at the places of these rows.
+  defp lookup(store, rows) do
     users = rows |> Enum.map(& &1.user) |> Enum.uniq()
     wanted = MapSet.new(rows, &place/1)
 
-    there =
-      for {batch, _next} <- pages(target, nil, & &1.load(&2, users, &3)),
-          row <- rows(batch),
-          place(row) in wanted,
-          into: %{},
-          do: {place(row), row}
-
-    Enum.reduce(rows, found, fn row, found ->
-      case there[place(row)] do
-        ^row -> found
-        nil -> found |> Map.update!(:missing, &(&1 + 1)) |> name(row)
-        %Row{version: version} when version > row.version -> Map.update!(found, :newer, &(&1 + 1))
-        _other -> found |> Map.update!(:different, &(&1 + 1)) |> name(row)
-      end
-    end)
+    for {batch, _next} <- pages(store, nil, & &1.load(&2, users, &3)),
+        row <- rows(batch),
+        place(row) in wanted,
+        into: %{},
+        do: {place(row), row}
   end
 
   defp name(%{named: named} = found, row) do
