@@ -174,7 +174,7 @@ defmodule ReadStates.Store.Postgres do
       %{
         host: host,
         port: uri.port || 5432,
-        database: decoded!(database),
+        database: URI.decode(database),
         user: user,
         password: password,
         sslmode: sslmode!(uri.query)
@@ -189,16 +189,9 @@ defmodule ReadStates.Store.Postgres do
   defp userinfo!(userinfo) do
     case String.split(userinfo, ":", parts: 2) do
       ["" | _] -> wrong_url!("has no user: #{@url}")
-      [user] -> {decoded!(user), nil}
-      [user, password] -> {decoded!(user), decoded!(password)}
+      [user] -> {URI.decode(user), nil}
+      [user, password] -> {URI.decode(user), URI.decode(password)}
     end
-  end
-
-  # As in a path: a plus is a plus.
-  defp decoded!(text) do
-    URI.decode(text)
-  rescue
-    ArgumentError -> wrong_url!("has a % that is not followed by two digits")
   end
 
   defp sslmode!(nil), do: nil

@@ -139,8 +139,8 @@ async fn check_table(
     let row = client.query_one(statement, &[schema, &table]).await;
     if !row.map_err(|error| failed(&error))?.get::<_, bool>(0) {
         let text = format!(
-            "url: user {} may not read and write {place}: GRANT SELECT, INSERT, UPDATE, DELETE ON {place} TO him",
-            options.user
+            "url: user {user} may not read and write {place}: GRANT SELECT, INSERT, UPDATE, DELETE ON {place} TO {user}",
+            user = options.user
         );
         return Err(Error::new(Reason::AccessDenied, text));
     }
