@@ -1,3 +1,3 @@
 [
-  inputs: ["{mix,.formatter}.exs", "{bench,lib,native,script,test}/**/*.{ex,exs}"]
+  inputs: ["{mix,.formatter}.exs", "{bench,config,lib,native,script,test}/**/*.{ex,exs}"]
 ]

@@ -2,7 +2,7 @@
 
 defmodule ReadStates.Demo do
   alias ReadStates.{Replay, Trace}
-  alias ReadStates.Replay.Progress
+  alias ReadStates.Progress
 
   @trace Path.join(__DIR__, "demo.tsv.gz")
   # Of the read states that the slice must lead to, computed without this library.

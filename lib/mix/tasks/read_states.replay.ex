@@ -48,8 +48,7 @@ defmodule Mix.Tasks.ReadStates.Replay do
 
   use Mix.Task
 
-  alias ReadStates.{Replay, Trace}
-  alias ReadStates.Replay.Progress
+  alias ReadStates.{Progress, Replay, Trace}
 
   @requirements ["app.config"]
   @switches [store: :string, path: :string, capacity: :integer, verify: :boolean]

@@ -1,10 +1,10 @@
-defmodule ReadStates.Replay.Progress do
+defmodule ReadStates.Progress do
   @moduledoc false
   # A progress bar of one line, drawn only on a terminal.
 
   @width 40
 
-  @doc "A function for `:on_read` of `ReadStates.Trace.stream!/2`."
+  @doc "A function to be called with how much of how much is done."
   @spec bar() :: (non_neg_integer, non_neg_integer -> :ok)
   def bar do
     if terminal?(), do: &draw/2, else: fn _read, _size -> :ok end

@@ -1,0 +1,119 @@
+defmodule Mix.Tasks.ReadStates.Copy do
+  @shortdoc "Copies everything from one store to another"
+
+  @moduledoc """
+  Copies every read state from one store to another, and compares the two at the end.
+
+      mix read_states.copy --from STORE --to STORE [--counters NAME,...] [--resume FILE]
+
+  A STORE is one of
+
+  | STORE | the store |
+  |---|---|
+  | `local:PATH` | `ReadStates.Store.Local` in the directory PATH |
+  | Elixir | as an instance is given it: a module, or `{module, options}` |
+
+  for example
+
+      mix read_states.copy --from local:data/read_states --to '{MyApp.Store, url: System.fetch_env!("DATABASE_URL")}'
+
+  What is Elixir is evaluated. So a password need not be in the command line, where others on the machine see it, and
+  what the store needs can be started: `'(MyApp.Repo.start_link(); {MyApp.Store, repo: MyApp.Repo})'`.
+
+  What is in the second store before stays, and of what is in both the newer wins. So a copy that was interrupted is simply
+  made again; with `--resume` it goes on where it was. No instance may write to the first store meanwhile; the guide
+  [Moving to another store](moving.md) has a way without a stop.
+
+  ## Options
+
+    * `--from STORE`, `--to STORE` - required.
+    * `--counters NAME,...` - the counters, as the instance has them, by default `mention_count`.
+    * `--resume FILE` - where to note how far the copy is. If FILE is there, it goes on from there; at the end FILE is removed.
+
+  ## Output
+
+  One `name value` line each:
+
+  | name | value |
+  |---|---|
+  | `rows`, `deletes`, `users` | what was read from the first store: read states, deletes that it remembers, and users |
+  | `sha256` | digest of the rows: of both stores the same, for otherwise the copy has failed |
+  | `seconds` | time of all of it |
+
+  An error ends it with exit code 1, also when the stores differ at the end: something was written to them meanwhile.
+  """
+
+  use Mix.Task
+
+  alias ReadStates.{Copy, Progress}
+  alias ReadStates.Store.{Address, Local}
+
+  @requirements ["app.config"]
+  @switches [from: :string, to: :string, counters: :string, resume: :string]
+  @usage "mix read_states.copy --from STORE --to STORE [--counters NAME,...] [--resume FILE]"
+
+  @impl Mix.Task
+  def run(args) do
+    opts = parse(args)
+    {:ok, _apps} = Application.ensure_all_started(:read_states)
+    [from, to] = Enum.map([:from, :to], &store(&1, opts))
+    check_there(from)
+
+    case :timer.tc(fn -> copy(from, to, opts) end) do
+      {microseconds, {:ok, figures}} ->
+        seconds = :erlang.float_to_binary(microseconds / 1_000_000, decimals: 2)
+
+        for {name, value} <- figures ++ [seconds: seconds],
+            do: Mix.shell().info("#{name} #{value}")
+
+      {_microseconds, {:error, {_reason, text}}} ->
+        Mix.raise("--#{text}")
+    end
+  end
+
+  defp parse(args) do
+    case OptionParser.parse(args, strict: @switches) do
+      {opts, [], []} ->
+        for option <- [:from, :to],
+            do: opts[option] || Mix.raise("--#{option} is missing: #{@usage}")
+
+        opts
+
+      # What it is given may be a password.
+      {_opts, _args, [{option, _value} | _]} ->
+        Mix.raise("#{option} is unknown or has no value: #{@usage}")
+
+      {_opts, [_ | _], []} ->
+        Mix.raise("there is more than the options: #{@usage}")
+    end
+  end
+
+  defp store(option, opts) do
+    Address.parse!(opts[option])
+  rescue
+    error in ArgumentError -> Mix.raise("--#{option} #{Exception.message(error)}")
+  end
+
+  # It would be made, and be empty.
+  defp check_there({Local, opts}) do
+    path = opts[:path]
+    unless is_binary(path) and File.dir?(path), do: Mix.raise("--from: no directory #{path}")
+  end
+
+  defp check_there(_store), do: :ok
+
+  defp copy(from, to, opts) do
+    counters = opts |> Keyword.get(:counters, "mention_count") |> String.split(",", trim: true)
+
+    Copy.copy(
+      from,
+      to,
+      [counters: Enum.map(counters, &String.to_atom/1), on_progress: Progress.bar()] ++
+        Keyword.take(opts, [:resume])
+    )
+  rescue
+    error in ArgumentError -> Mix.raise("--#{Exception.message(error)}")
+  after
+    Progress.clear()
+  end
+end

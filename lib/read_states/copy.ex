@@ -1,0 +1,301 @@
+defmodule ReadStates.Copy do
+  @moduledoc """
+  Moves everything from one store to another, any two of them, and looks at the end whether it is all there.
+
+  `mix read_states.copy` does it from a shell, `copy/3` from code, for example in a release:
+
+      iex> alias ReadStates.Store.Memory
+      iex> [from, to] = [Memory.new(), Memory.new()]
+      iex> {:ok, store, 0} = Memory.open([data: from], %{name: :here, counters: [:mention_count]})
+      iex> row = %ReadStates.Row{
+      ...>   user: 1, kind: 0, channel: 2, version: 3, writer: 4, last_message_id: 5, counters: [6]
+      ...> }
+      iex> :ok = Memory.commit(store, ReadStates.Batch.new([row], 1))
+      iex> {:ok, figures} = ReadStates.Copy.copy({Memory, data: from}, {Memory, data: to})
+      iex> {figures[:rows], figures[:deletes], figures[:users]}
+      {1, 0, 1}
+
+  No instance may write to the first store meanwhile: the guide [Moving to another store](moving.md) says how to move
+  one that has to go on.
+  """
+
+  alias ReadStates.{Argument, Journal, Options, Row, Secret}
+  alias ReadStates.Copy.{Checkpoint, Digest}
+
+  # Commits under way at the same time.
+  @commits 4
+  # Tries of a call of a store, with pauses in milliseconds between.
+  @pauses [100, 500, 2_000, 5_000]
+  # Rows looked up at a time where the stores are compared row by row.
+  @compared 256
+  # Of rows that differ, so many are named.
+  @named 3
+
+  @typedoc "As an instance is given it: a module, or a module and its options."
+  @type store :: module | {module, keyword}
+
+  @typedoc "Name and value, in the order in which they are printed."
+  @type figures :: [{atom, non_neg_integer | String.t()}]
+
+  @doc """
+  Copies every row and every delete that is remembered of the store `from` into the store `to`, and compares the two.
+
+  What is in `to` before stays, and of what is in both the newer wins: so a copy that was interrupted is made again, and
+  ends right. With `:resume` it goes on where it was.
+
+  Options:
+
+  - `:counters` (list of atoms, by default `[:mention_count]`) - the counters, as the instance has them;
+  - `:resume` (path of a file, by default none) - where it is noted how far the copy is. If the file is there, of a copy
+    between the same stores, the copy goes on from there. It is removed at the end;
+  - `:on_progress` (function of two arguments) - called with how many of how many entries have been dealt with.
+
+  Returns `{:ok, figures}`: `rows`, `deletes` and `users` that `from` has; and `sha256`, the sum (in 256 bits) of the digests
+  of all rows, which is the same of both stores.
+
+  Returns `{:error, {reason, text}}`, where the text is for people, and `reason` is `:open`, `:read` or `:write` for what a
+  store has refused, `:journal` where there is a journal beside a store of `ReadStates.Store.Local` with something in
+  it that is not committed, `:resume` for that file, and `:different` if the stores do not have the same rows at the end.
+
+  Raises `ArgumentError` if an argument is wrong.
+  """
+  @spec copy(store, store, keyword) :: {:ok, figures} | {:error, {atom, String.t()}}
+  def copy(from, to, opts \\ []) do
+    Argument.options!(opts, [:counters, :resume, :on_progress])
+    counters = Keyword.get(opts, :counters, [:mention_count])
+    from = options!(:from, from, counters)
+    to = options!(:to, to, counters)
+
+    if Options.store(from) == Options.store(to) do
+      raise ArgumentError, "from and to must be two stores"
+    end
+
+    checkpoint = checkpoint!(opts[:resume], from, to)
+
+    with_store(:from, from, fn source ->
+      with :ok <- check_journal(from) do
+        with_store(:to, to, fn target -> run(source, target, checkpoint, progress(opts)) end)
+      end
+    end)
+  catch
+    {:copy, reason, text} -> {:error, {reason, text}}
+  end
+
+  defp options!(name, store, counters) do
+    Options.new!(name: __MODULE__, store: store, counters: counters)
+  rescue
+    error in ArgumentError ->
+      reraise ArgumentError, [message: "#{name}: #{Exception.message(error)}"], __STACKTRACE__
+  end
+
+  defp checkpoint!(nil, _from, _to), do: nil
+
+  defp checkpoint!(path, from, to) when is_binary(path) and path != "" do
+    Checkpoint.new(path, {Options.store(from), Options.store(to), from.counters})
+  end
+
+  defp checkpoint!(path, _from, _to), do: Argument.invalid!(:resume, path, "the path of a file")
+
+  defp with_store(which, %{store: {module, sealed}} = options, fun) do
+    context = Map.take(options, [:name, :counters])
+
+    case Secret.guard(sealed, fn -> module.open(Secret.unseal(sealed), context) end) do
+      {:ok, store, _floor} ->
+        try do
+          fun.(%{which: which, module: module, store: store, options: sealed})
+        after
+          Secret.guard(sealed, fn -> module.close(store) end)
+        end
+
+      {:error, {%ArgumentError{} = error, _stack}} ->
+        raise ArgumentError, "#{which}: #{Exception.message(error)}"
+
+      {:error, reason} ->
+        fail(:open, "#{which}: #{text(reason)}")
+
+      other ->
+        fail(:open, "#{which}: open returned #{inspect(Secret.hide(other, sealed))}")
+    end
+  end
+
+  # What is only in the journal would not be copied.
+  defp check_journal(options) do
+    case Journal.open(%{options | journal: nil}, 0) do
+      {:ok, nil} ->
+        :ok
+
+      {:error, {:journal, {:not_empty, text}}} ->
+        fail(:journal, "from: #{text}: start the instance with it, and stop it in an orderly way")
+
+      {:error, {:journal, reason}} ->
+        fail(:journal, "from: #{text(reason)}")
+    end
+  end
+
+  @doc false
+  # Of an instance that goes on, between its two stores, which are open: see `ReadStates.Store.Both`.
+  def copy_live({source, from}, {target, to}, %{store: {_module, sealed}} = options, opts) do
+    checkpoint = checkpoint!(opts[:resume], options, options)
+    source = %{which: :from, module: source, store: from, options: sealed}
+    target = %{which: :to, module: target, store: to, options: sealed}
+    {before, progress} = copy_all(source, target, checkpoint, progress(opts))
+
+    case compare_all(source, target, &progress.(Digest.entries(before) + &1)) do
+      %{missing: 0, different: 0} -> {:ok, Digest.figures(before) |> Keyword.delete(:sha256)}
+      found -> fail(:different, text_of(found))
+    end
+  catch
+    {:copy, reason, text} -> {:error, {reason, text}}
+  end
+
+  defp progress(opts), do: Keyword.get(opts, :on_progress, fn _done, _all -> :ok end)
+
+  defp run(source, target, checkpoint, progress) do
+    {before, progress} = copy_all(source, target, checkpoint, progress)
+    copied = digest(target, &progress.(Digest.entries(before) + &1))
+
+    if Digest.same?(before, copied) do
+      {:ok, Digest.figures(before)}
+    else
+      found = compare_all(source, target, fn _done -> :ok end)
+      rows = "to has #{Digest.rows(copied)} rows and from #{Digest.rows(before)}, of which "
+      fail(:different, rows <> text_of(found))
+    end
+  end
+
+  # Returns also what is to be called with how far the rest is.
+  defp copy_all(source, target, checkpoint, progress) do
+    start = Checkpoint.read(checkpoint)
+    # So that it is known how much there is.
+    before = digest(source, fn _done -> :ok end)
+    progress = &progress.(&1, 2 * Digest.entries(before))
+    copy_pages(source, target, start, checkpoint, progress)
+    # If they differ, it is not enough to go on from the end.
+    Checkpoint.remove(checkpoint)
+    {before, progress}
+  end
+
+  defp copy_pages(source, target, {cursor, done}, checkpoint, progress) do
+    source
+    |> pages(cursor)
+    |> Task.async_stream(&commit(target, &1), max_concurrency: @commits, timeout: :infinity)
+    |> Enum.reduce(done, fn {:ok, {result, entries, next}}, done ->
+      with {:error, reason} <- result, do: fail(:write, "to: #{text(reason)}")
+      done = done + entries
+      # What came before it is committed too: the results are in the order of the pages.
+      Checkpoint.write(checkpoint, next, done)
+      progress.(done)
+      done
+    end)
+  end
+
+  defp commit(target, {batch, next}) do
+    {call(target, & &1.commit(&2, batch)), Enum.count(batch), next}
+  end
+
+  defp digest(store, progress) do
+    store
+    |> pages(nil)
+    |> Enum.reduce(Digest.new(), fn {batch, _next}, digest ->
+      digest = Enum.reduce(batch, digest, &Digest.add(&2, &1))
+      progress.(Digest.entries(digest))
+      digest
+    end)
+  end
+
+  # The pages of a scan, each with the cursor of the next, which is `:end` after the last.
+  defp pages(store, cursor), do: pages(store, cursor, & &1.scan(&2, &3))
+
+  defp pages(store, cursor, page) do
+    Stream.unfold(cursor, fn
+      :end ->
+        nil
+
+      cursor ->
+        case call(store, &page.(&1, &2, cursor)) do
+          {:ok, batch, nil} -> {{batch, :end}, :end}
+          {:ok, batch, next} -> {{batch, next}, next}
+          {:error, reason} -> fail(:read, "#{store.which}: #{text(reason)}")
+        end
+    end)
+  end
+
+  # How many rows of the source the target has not, or not as they are, and some of them.
+  defp compare_all(source, target, progress) do
+    source
+    |> pages(nil)
+    |> Stream.flat_map(fn {batch, _next} -> rows(batch) end)
+    |> Stream.chunk_every(@compared)
+    |> Enum.reduce({%{missing: 0, newer: 0, different: 0, named: []}, 0}, fn rows,
+                                                                             {found, done} ->
+      done = done + length(rows)
+      progress.(done)
+      {compare(source, target, rows, found), done}
+    end)
+    |> elem(0)
+  end
+
+  defp text_of(found) do
+    "to has #{found.missing} not at all, #{found.newer} newer and #{found.different} with other values" <>
+      Enum.map_join(found.named, &", for example #{inspect(&1)}")
+  end
+
+  defp compare(source, target, rows, found) do
+    there = lookup(target, rows)
+    others = Enum.reject(rows, &(there[place(&1)] == &1))
+
+    # What has changed since it was read in the source is no difference: it is compared as it is now.
+    now = if others == [], do: %{}, else: lookup(source, others)
+    there = if others == [], do: %{}, else: lookup(target, others)
+
+    Enum.reduce(others, found, fn row, found ->
+      case {now[place(row)], there[place(row)]} do
+        {nil, _gone} -> found
+        {row, row} -> found
+        {row, nil} -> found |> Map.update!(:missing, &(&1 + 1)) |> name(row)
+        {%{version: old}, %{version: new}} when new > old -> Map.update!(found, :newer, &(&1 + 1))
+        {row, _other} -> found |> Map.update!(:different, &(&1 + 1)) |> name(row)
+      end
+    end)
+  end
+
+  # What the store has at the places of these rows.
+  defp lookup(store, rows) do
+    users = rows |> Enum.map(& &1.user) |> Enum.uniq()
+    wanted = MapSet.new(rows, &place/1)
+
+    for {batch, _next} <- pages(store, nil, & &1.load(&2, users, &3)),
+        row <- rows(batch),
+        place(row) in wanted,
+        into: %{},
+        do: {place(row), row}
+  end
+
+  defp name(%{named: named} = found, row) do
+    if length(named) < @named, do: %{found | named: named ++ [row]}, else: found
+  end
+
+  defp rows(batch), do: for(%Row{} = row <- batch, do: row)
+
+  defp place(%Row{user: user, kind: kind, channel: channel}), do: {user, kind, channel}
+
+  # Calls `fun` with the store's module and the store, and again if it fails.
+  defp call(%{module: module, store: store, options: options} = opened, fun, pauses \\ @pauses) do
+    case {Secret.guard(options, fn -> fun.(module, store) end), pauses} do
+      {{:error, _reason}, [pause | pauses]} ->
+        Process.sleep(pause)
+        call(opened, fun, pauses)
+
+      {result, _pauses} ->
+        result
+    end
+  end
+
+  @spec fail(atom, String.t()) :: no_return
+  defp fail(reason, text), do: throw({:copy, reason, text})
+
+  # What stores say for people, without the rest.
+  defp text({reason, text}) when is_atom(reason) and is_binary(text), do: text
+  defp text({%{__exception__: true} = error, _stack}), do: Exception.message(error)
+  defp text(reason), do: inspect(reason)
+end

@@ -1,0 +1,215 @@
+//! The two tables: what makes them, and whether those that are there are ours.
+
+use std::collections::{BTreeMap, HashMap};
+
+use read_states_remote::{Error, Reason};
+use scylla::client::session::Session;
+use scylla::statement::Consistency;
+use scylla::statement::unprepared::Statement;
+
+use crate::consistency::{Level, Replication};
+use crate::options::Options;
+use crate::server::{failed, unexpected};
+
+/// A column: its name, its kind in `system_schema.columns`, its position there and its type.
+type Column = (&'static str, &'static str, i32, &'static str);
+
+const STATES: &[Column] = &[
+    ("user", "partition_key", 0, "bigint"),
+    ("kind", "clustering", 0, "tinyint"),
+    ("channel", "clustering", 1, "bigint"),
+    ("state", "regular", -1, "blob"),
+];
+
+const NOTES: &[Column] = &[
+    ("name", "partition_key", 0, "text"),
+    ("value", "regular", -1, "blob"),
+];
+
+/// The statements that make what is not there.
+pub fn statements(options: &Options) -> Vec<String> {
+    let keyspace = format!(
+        "CREATE KEYSPACE IF NOT EXISTS \"{}\" WITH replication = {{'class': 'NetworkTopologyStrategy', {}: {}}}",
+        options.keyspace,
+        match &options.datacentre {
+            Some(datacentre) => format!("'{}'", datacentre.replace('\'', "''")),
+            None => "'replication_factor'".to_owned(),
+        },
+        options.replication_factor,
+    );
+    // Ids and kinds are unsigned: here they are the signed numbers of the same bits.
+    let states = format!(
+        "CREATE TABLE IF NOT EXISTS {} (user bigint, kind tinyint, channel bigint, state blob, PRIMARY KEY (user, kind, channel)) \
+         WITH compaction = {{'class': 'LeveledCompactionStrategy'}}",
+        options.states()
+    );
+    let notes = format!(
+        "CREATE TABLE IF NOT EXISTS {} (name text PRIMARY KEY, value blob)",
+        options.notes()
+    );
+    vec![keyspace, states, notes]
+}
+
+/// Runs them, as often as one likes.
+pub async fn set_up(session: &Session, options: &Options) -> Result<(), Error> {
+    for statement in statements(options) {
+        session
+            .query_unpaged(statement, ())
+            .await
+            .map_err(|error| failed(&error))?;
+    }
+    session.await_schema_agreement().await.map_err(unexpected)?;
+    Ok(())
+}
+
+/// Whether keyspace and tables are as they must be, and a load with these options misses no commit.
+pub async fn check(session: &Session, options: &Options) -> Result<(), Error> {
+    let replication = replication(session, options).await?;
+    check_consistency(&replication, options)?;
+    check_table(session, options, &options.table, STATES).await?;
+    check_table(session, options, &options.notes_table(), NOTES).await
+}
+
+async fn replication(session: &Session, options: &Options) -> Result<Replication, Error> {
+    let statement = "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?";
+    let rows = session
+        .query_unpaged(local(statement), (&options.keyspace,))
+        .await
+        .map_err(|error| failed(&error))?
+        .into_rows_result()
+        .map_err(unexpected)?;
+    let row = rows
+        .maybe_first_row::<(HashMap<String, String>,)>()
+        .map_err(unexpected)?;
+    let Some((replication,)) = row else {
+        let text = format!(
+            "keyspace: there is no keyspace {}; {MAKE}",
+            options.keyspace
+        );
+        return Err(Error::new(Reason::Missing, text));
+    };
+    Ok(Replication(
+        replication
+            .into_iter()
+            .filter(|(name, _)| name != "class")
+            // Transient replicas ("3/1") are not counted on.
+            .filter_map(|(name, replicas)| Some((name, replicas.parse().ok()?)))
+            .collect::<BTreeMap<_, _>>(),
+    ))
+}
+
+/// What to do where something is missing.
+const MAKE: &str = "`mix read_states.cassandra.setup` makes it";
+
+/// Of this node's own tables, so there is nobody else to ask.
+fn local(statement: &str) -> Statement {
+    let mut statement = Statement::new(statement);
+    statement.set_consistency(Consistency::LocalOne);
+    statement
+}
+
+fn check_consistency(replication: &Replication, options: &Options) -> Result<(), Error> {
+    let datacentres: Vec<_> = replication.0.keys().map(String::as_str).collect();
+    let keyspace = &options.keyspace;
+    // A strategy without datacentres has one number under this name.
+    let simple = datacentres == ["replication_factor"];
+    let datacentre = match &options.datacentre {
+        Some(name) if simple || datacentres.contains(&name.as_str()) => name,
+        Some(name) => {
+            let text = format!(
+                "datacentre: keyspace {keyspace} has no replicas in {name}, only in {}",
+                datacentres.join(", ")
+            );
+            return Err(Error::new(Reason::InvalidOption, text));
+        }
+        None if datacentres.len() > 1 => {
+            let text = format!(
+                "datacentre: must be given, for keyspace {keyspace} is in more than one: {}",
+                datacentres.join(", ")
+            );
+            return Err(Error::new(Reason::InvalidOption, text));
+        }
+        None => datacentres.first().copied().unwrap_or_default(),
+    };
+    if replication.overlap(options.read, options.write, datacentre) {
+        return Ok(());
+    }
+    let replicas: Vec<_> = match simple {
+        true => replication.0.values().map(u32::to_string).collect(),
+        false => {
+            let replicas = replication.0.iter();
+            replicas.map(|(name, n)| format!("{name}: {n}")).collect()
+        }
+    };
+    let text = format!(
+        "consistency: with {} for loads and {} for commits a load may miss what was committed, for keyspace {keyspace} has replicas {}",
+        name(options.read),
+        name(options.write),
+        replicas.join(", ")
+    );
+    Err(Error::new(Reason::Consistency, text))
+}
+
+fn name(level: Level) -> String {
+    level.consistency().to_string()
+}
+
+async fn check_table(
+    session: &Session,
+    options: &Options,
+    table: &str,
+    expected: &[Column],
+) -> Result<(), Error> {
+    let statement = "SELECT column_name, kind, position, type FROM system_schema.columns WHERE keyspace_name = ? AND table_name = ?";
+    let rows = session
+        .query_unpaged(local(statement), (&options.keyspace, table))
+        .await
+        .map_err(|error| failed(&error))?
+        .into_rows_result()
+        .map_err(unexpected)?;
+    let mut found = Vec::new();
+    for row in rows
+        .rows::<(String, String, i32, String)>()
+        .map_err(unexpected)?
+    {
+        found.push(row.map_err(unexpected)?);
+    }
+    let place = format!("{}.{table}", options.keyspace);
+    if found.is_empty() {
+        let text = format!("table: there is no table {place}; {MAKE}");
+        return Err(Error::new(Reason::Missing, text));
+    }
+    for (name, kind, position, of_type) in expected {
+        let as_expected = found.iter().any(|(a, b, c, d)| {
+            (a.as_str(), b.as_str(), *c, d.as_str()) == (*name, *kind, *position, *of_type)
+        });
+        if !as_expected {
+            let what = if *kind == "regular" {
+                "column"
+            } else {
+                "part of the primary key"
+            };
+            let text = format!(
+                "table: {place} is another table: there is no {what} {name} of type {of_type}"
+            );
+            return Err(Error::new(Reason::NotOurs, text));
+        }
+    }
+    // A further column is somebody else's business, a further part of the key is not.
+    let keys = |columns: usize| format!("{columns} columns in its primary key");
+    let [found, expected] = [
+        found
+            .iter()
+            .filter(|(_, kind, ..)| kind != "regular" && kind != "static")
+            .count(),
+        expected
+            .iter()
+            .filter(|(_, kind, ..)| *kind != "regular")
+            .count(),
+    ];
+    if found != expected {
+        let text = format!("table: {place} is another table: it has {}", keys(found));
+        return Err(Error::new(Reason::NotOurs, text));
+    }
+    Ok(())
+}

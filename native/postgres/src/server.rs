@@ -1,0 +1,187 @@
+//! What the server says when something fails, and what is worth another try.
+
+use std::error::Error as _;
+use std::future::Future;
+use std::time::Duration;
+
+use deadpool_postgres::{Object, Pool, PoolError};
+use read_states_remote::{Error, Reason};
+use tokio::time::{sleep, timeout};
+use tokio_postgres::error::SqlState;
+
+use crate::options::Options;
+
+/// Milliseconds between tries. Every call is idempotent: a write that was done already changes nothing.
+const PAUSES: [u64; 4] = [50, 200, 800, 2_000];
+
+/// Beyond the time a statement may take on the server: who has not heard by then hears no more.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The connections, and how they are used.
+pub struct Server {
+    pool: Pool,
+    options: Options,
+    /// How long a call may take on a connection.
+    patience: Duration,
+}
+
+impl Server {
+    /// With a pool that makes connections as the options say.
+    pub fn new(pool: Pool, options: &Options) -> Self {
+        Server {
+            pool,
+            options: options.clone(),
+            patience: options.timeout() + GRACE,
+        }
+    }
+
+    /// The result of `request` on a connection, tried again on another one when that may help.
+    pub async fn run<A, F>(&self, request: impl Fn(Object) -> F) -> Result<A, Error>
+    where
+        F: Future<Output = (Object, Result<A, tokio_postgres::Error>)>,
+    {
+        let mut pauses = PAUSES.iter();
+        loop {
+            let (error, again) = match self.attempt(&request).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            match pauses.next() {
+                Some(pause) if again => sleep(Duration::from_millis(*pause)).await,
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// An error, and whether another try may help.
+    async fn attempt<A, F>(&self, request: &impl Fn(Object) -> F) -> Result<A, (Error, bool)>
+    where
+        F: Future<Output = (Object, Result<A, tokio_postgres::Error>)>,
+    {
+        let client = match self.pool.get().await {
+            Ok(client) => client,
+            Err(PoolError::Backend(error)) => {
+                let again = is_transient(&error);
+                return Err((refused(&error, &self.options), again));
+            }
+            Err(error) => return Err((Error::new(Reason::Timeout, error), false)),
+        };
+        match timeout(self.patience, request(client)).await {
+            Ok((_client, Ok(answer))) => Ok(answer),
+            Ok((client, Err(error))) => {
+                if error.as_db_error().is_none() {
+                    // Whatever is wrong with this connection, nobody else is to have it.
+                    drop(Object::take(client));
+                }
+                let again = is_transient(&error);
+                Err((failed(&error), again))
+            }
+            // The connection went with the request.
+            Err(_) => {
+                let text = format!("no answer within {} ms", self.patience.as_millis());
+                Err((Error::new(Reason::Timeout, text), false))
+            }
+        }
+    }
+
+    /// Closes the connections.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+}
+
+/// Whether the same may go well the next time: the server is away or on its way, or somebody was in the way.
+fn is_transient(error: &tokio_postgres::Error) -> bool {
+    match error.code() {
+        Some(code) => [
+            &SqlState::ADMIN_SHUTDOWN,
+            &SqlState::CRASH_SHUTDOWN,
+            &SqlState::CANNOT_CONNECT_NOW,
+            &SqlState::TOO_MANY_CONNECTIONS,
+            &SqlState::T_R_DEADLOCK_DETECTED,
+            &SqlState::T_R_SERIALIZATION_FAILURE,
+        ]
+        .contains(&code),
+        None => error.is_closed() || io_error(error).is_some(),
+    }
+}
+
+/// Why a connection could not be made, by option.
+pub fn refused(error: &tokio_postgres::Error, options: &Options) -> Error {
+    let place = format!("{}:{}", options.host, options.port);
+    if let Some(error) = error.as_db_error() {
+        let (code, text) = (error.code(), error.message());
+        return if *code == SqlState::INVALID_CATALOG_NAME {
+            Error::new(Reason::Missing, format_args!("url: {place}: {text}"))
+        } else if code.code().starts_with("28") {
+            Error::new(Reason::AccessDenied, format_args!("url: {place}: {text}"))
+        } else {
+            Error::new(Reason::Server, format_args!("url: {place}: {text}"))
+        };
+    }
+    if let Some(error) = tls_error(error) {
+        return Error::new(Reason::Tls, format_args!("tls: {place}: {error}"));
+    }
+    if io_error(error).is_some() || error.is_closed() {
+        let text = format!("url: nobody answers at {place}: {}", chain(error));
+        return Error::new(Reason::Unreachable, text);
+    }
+    let text = chain(error);
+    // The driver has no names for these.
+    if text.contains("password missing") {
+        let text = format!("url: {place} asks for a password");
+        return Error::new(Reason::AccessDenied, text);
+    }
+    if text.contains("TLS") {
+        return Error::new(Reason::Tls, format_args!("tls: {place}: {text}"));
+    }
+    let reason = match text.contains("timed out") || text.contains("timeout") {
+        true => Reason::Unreachable,
+        false => Reason::Server,
+    };
+    Error::new(reason, format_args!("url: {place}: {text}"))
+}
+
+/// What a statement failed with.
+pub fn failed(error: &tokio_postgres::Error) -> Error {
+    let reason = match error.code() {
+        Some(code) if *code == SqlState::QUERY_CANCELED => Reason::Timeout,
+        Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => Reason::AccessDenied,
+        Some(code) if *code == SqlState::UNDEFINED_TABLE => Reason::Missing,
+        Some(code) if *code == SqlState::UNDEFINED_COLUMN => Reason::NotOurs,
+        Some(code) if code.code().starts_with("57P0") => Reason::Unreachable,
+        Some(_) => Reason::Server,
+        None if error.is_closed() || io_error(error).is_some() => Reason::Unreachable,
+        None => Reason::Server,
+    };
+    match error.as_db_error() {
+        Some(error) => Error::new(reason, error.message()),
+        None => Error::new(reason, chain(error)),
+    }
+}
+
+fn io_error(error: &tokio_postgres::Error) -> Option<&std::io::Error> {
+    error.source()?.downcast_ref()
+}
+
+fn tls_error(error: &tokio_postgres::Error) -> Option<&rustls::Error> {
+    let source = error.source()?;
+    if let Some(error) = source.downcast_ref::<std::io::Error>() {
+        return error.get_ref()?.downcast_ref();
+    }
+    source.downcast_ref()
+}
+
+/// The error with what it comes from.
+fn chain(error: &tokio_postgres::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,88 @@
+defmodule ReadStates.Store.PostgresTest do
+  use ReadStates.PostgresCase, async: true
+
+  @moduletag :postgres
+
+  use ReadStates.StoreContract, store: ReadStates.Store.Postgres, opts: & &1.opts
+
+  import ReadStates.PostgresCase, only: [sql!: 1]
+
+  alias ReadStates.Store.Postgres
+
+  defp count(opts, suffix), do: sql!("SELECT count(*) FROM #{opts[:table]}#{suffix}")
+
+  test "what may be read in SQL is what was written", %{store: store, opts: opts} do
+    :ok = commit(store, [row(7, {1, @max}, 10, counters: [0xFFFF_FFFF])])
+
+    assert sql!("SELECT * FROM #{opts[:table]}") == "7|-1|10|7|110|-1||||1"
+  end
+
+  test "a late row below a delete is not read, and goes when the delete is forgotten",
+       %{store: store, opts: opts} do
+    hour = 3_600_000_000
+    :ok = commit(store, [{:delete, 1, 10}, {:delete, 2, {0, 5}, 10}])
+    :ok = commit(store, [row(1, 1, 9), row(1, 2, 11), row(2, 5, 9), row(2, 6, 9)])
+    expected = [row(1, 2, 11), row(2, 6, 9)]
+    assert rows(load(store, [1, 2])) == expected
+    assert rows(scan(store)) == expected
+    assert {count(opts, ""), count(opts, "_deletes")} == {"4", "2"}
+
+    # Not yet, and then.
+    :ok = commit(store, [{:delete, 3, 10 + hour}])
+    assert {count(opts, ""), count(opts, "_deletes")} == {"4", "3"}
+    :ok = commit(store, [{:delete, 3, 11 + hour}])
+    assert {count(opts, ""), count(opts, "_deletes")} == {"2", "1"}
+    assert rows(scan(store)) == expected
+  end
+
+  test "deletes that are forgotten do not pile up, however many there are", %{
+    store: store,
+    opts: opts
+  } do
+    :ok = commit(store, for(channel <- 1..5_000, do: {:delete, 1, {0, channel}, channel}))
+
+    # A commit forgets more than it brings.
+    for n <- 1..5, do: :ok = commit(store, [{:delete, 2, 4_000_000_000 + n}])
+    assert count(opts, "_deletes") == "1"
+  end
+
+  test "commits of the same rows in any order at the same time do not block each other for ever",
+       %{store: store} do
+    versions = Enum.chunk_every(Enum.shuffle(1..200), 10)
+
+    commit_all = fn versions ->
+      for version <- versions do
+        entries = Enum.shuffle(for channel <- 1..100, do: row(rem(channel, 7), channel, version))
+
+        deletes =
+          if rem(version, 5) == 0, do: [{:delete, rem(version, 7), {0, 1}, version}], else: []
+
+        :ok = commit(store, deletes ++ entries)
+      end
+    end
+
+    versions |> Enum.map(&Task.async(fn -> commit_all.(&1) end)) |> Task.await_many(60_000)
+    assert Enum.all?(rows(scan(store)), &(&1.version == 200))
+  end
+
+  test "a batch or a cursor that is none of its own is an error", %{store: store} do
+    binary = <<Batch.new([row(1, 2, 3)], 1).binary::binary, 0>>
+    assert {:error, {:invalid_batch, _}} = Postgres.commit(store, %Batch{binary: binary})
+    assert {:error, {:invalid_batch, _}} = Postgres.commit(store, Batch.new([], 2))
+    assert {:error, :invalid_cursor} = Postgres.load(store, [1], "1")
+    assert scan(store) == []
+  end
+
+  test "plans do not read whole tables", %{opts: opts, store: store} do
+    :ok = commit(store, for(user <- 1..2_000, channel <- 1..10, do: row(user, channel, 1)))
+    sql!("ANALYZE #{opts[:table]}")
+    before = sql!("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = '#{opts[:table]}'")
+    for user <- 1..20, do: assert(length(load(store, [user, user + 1])) == 20)
+    :ok = commit(store, [{:delete, 5, 2}, row(6, 1, 3)])
+    assert length(scan(store)) > 19_000
+    sql!("SELECT pg_stat_force_next_flush()")
+
+    assert sql!("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = '#{opts[:table]}'") ==
+             before
+  end
+end

@@ -1,0 +1,36 @@
+defmodule ReadStates.PostgresCase do
+  @moduledoc """
+  Tests on a real PostgreSQL. The module has tables of its own, which are empty at the start of each test: `opts` in its context are the
+  options of a store on them.
+  """
+
+  use ExUnit.CaseTemplate
+
+  alias ReadStates.Services
+  alias ReadStates.Store.Postgres
+
+  setup context do
+    opts = options(context.module)
+    :ok = Postgres.set_up(opts)
+    for suffix <- ["", "_deletes", "_notes"], do: sql!("TRUNCATE #{opts[:table]}#{suffix}")
+    # It was in a table that is empty now.
+    :ok = Postgres.set_up(opts)
+    [opts: opts]
+  end
+
+  @doc "The options of a store on the tables of a module."
+  def options(module) do
+    table = module |> Module.split() |> Enum.drop(1) |> Enum.join("_") |> Macro.underscore()
+    [url: url(), table: String.replace(table, "/", "_")]
+  end
+
+  @doc "The URL of the server's database, with its password."
+  def url, do: Services.endpoints("postgres")["url"]
+
+  @doc "Runs statements with psql, and returns what they print, without ornaments."
+  def sql!(statements, url \\ url()) do
+    psql = ["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "-v", "ON_ERROR_STOP=1"]
+    {said, status} = System.cmd("psql", psql ++ ["-c", statements, url], stderr_to_stdout: true)
+    if status == 0, do: String.trim(said), else: raise("psql: #{said}")
+  end
+end
