@@ -5,7 +5,7 @@
 //!
 //! Without the feature `fail_points` there are none.
 //!
-//! A test of the crate says which one panics, by [`panic_after`]. A VM has threads that nobody tells apart: as long as the
+//! A test of the crate says which one panics, by `panic_after`. A VM has threads that nobody tells apart: as long as the
 //! file that `READ_STATES_FAIL_POINTS` names is there, with a number in it, one of so many panics in it.
 
 #[cfg(feature = "fail_points")]

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use read_states_fuzz::{Directory, HEADER, OPTIONS, read_record};
+use read_states_fuzz::{Directory, HEADER, MAX_WORDS, OPTIONS, read_record};
 use read_states_journal::{FILLER, Journal, Reader};
 use std::cell::RefCell;
 
@@ -23,6 +23,8 @@ fuzz_target!(|bytes: &[u8]| {
         reader
             .for_each(|tag, words| records.push((tag, words.to_vec())))
             .unwrap();
+        // The rest of the file is zero, which may be the end of a record.
+        let bytes = &[bytes, &[0; 8 + 8 * MAX_WORDS]].concat();
         let (mut expected, mut lost, mut at) = (vec![], vec![], 0);
         while at < bytes.len() {
             let next = match read_record(&bytes[at..]) {

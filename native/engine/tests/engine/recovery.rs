@@ -242,3 +242,63 @@ fn a_store_that_is_older_than_what_it_confirmed_is_reported() {
         assert_eq!(lost(0), 0, "it does not know");
     }
 }
+
+#[test]
+fn a_clock_that_was_set_back_an_hour_before_the_restart_changes_nothing() {
+    const HOUR: u64 = 3_600_000_000;
+    let at = |unix| Now { monotonic: 0, unix };
+    let (before, after) = (at(10 * HOUR), at(9 * HOUR));
+    let mention = Change::Increment {
+        message: 9,
+        counter: 0,
+        by: 1,
+    };
+    // Also with a store that does not know how far it is.
+    for knows_floor in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Store::default();
+        let engine = open(&directory, usize::MAX);
+        engine.recover(before).unwrap();
+        for user in 1..=3 {
+            engine.apply(user, &on(mention), before).unwrap();
+            load_from(&engine, &store, user, before);
+        }
+        engine.apply(3, &on(Change::Delete), before).unwrap();
+        engine.flush(0);
+        let commit = engine.begin_commit(0, 100, before).unwrap();
+        commit.write_ahead().run().unwrap();
+        store.commit(commit.batch());
+        let entries = Batch::check(commit.batch()).unwrap();
+        let floor = entries.map(|entry| entry.unwrap().version()).max().unwrap();
+        commit.succeed(before);
+        // What is not committed, and what is deleted after it was.
+        engine.apply(1, &on(mention), before).unwrap();
+        engine.apply(2, &on(Change::Delete), before).unwrap();
+        drop(engine);
+
+        // And with fewer shards.
+        let config = Config {
+            floor: if knows_floor { floor } else { 0 },
+            shards: 4,
+            ..Config::default()
+        };
+        let engine = open_with(&directory, config);
+        engine.recover(after).unwrap();
+        for user in 1..=3 {
+            engine.apply(user, &on(mention), after).unwrap();
+        }
+        for (user, mentions) in [(1, 3), (2, 1), (3, 1)] {
+            let state = load_from(&engine, &store, user, after);
+            assert_eq!(state.counters[0], mentions, "of {user}");
+        }
+        engine.flush(0);
+        let commit = engine.begin_commit(0, 100, after).unwrap();
+        commit.write_ahead().run().unwrap();
+        store.commit(commit.batch());
+        commit.succeed(after);
+        for (user, mentions) in [(1, 3), (2, 1), (3, 1)] {
+            let channel = CHANNEL;
+            assert_eq!(store.contents().get(user, channel).counters[0], mentions);
+        }
+    }
+}
