@@ -50,7 +50,7 @@ defmodule ReadStates.Services do
 
   @doc ~S'Runs `script/services`, for example with `["kill", "cassandra-3/2"]`; returns what it says.'
   def run(args) do
-    {said, status} = System.cmd("script/services", args, stderr_to_stdout: true)
+    {said, status} = System.cmd(Path.expand("script/services"), args, stderr_to_stdout: true)
     if status == 0, do: said, else: raise("script/services #{Enum.join(args, " ")}:\n#{said}")
   end
 
