@@ -157,7 +157,7 @@ defmodule ReadStates.Bench.Cassandra do
     # A process each for a part of them, as connections would be.
     callers = fn ->
       0..(users - 1)
-      |> Task.async_stream(&(:ok = ReadStates.load(name, [&1])),
+      |> Task.async_stream(&connect(name, &1),
         max_concurrency: users,
         timeout: :infinity,
         ordered: false
@@ -190,6 +190,14 @@ defmodule ReadStates.Bench.Cassandra do
     report.("storm", "ReadStates Cassandra", "longest mailbox of a process", mailbox, nil)
     report.("storm", "ReadStates Cassandra", "MB at most, engine", memory / 1_000_000, nil)
     Supervisor.stop(instance, :normal, :infinity)
+  end
+
+  # Past the bound on users who wait to be loaded it is refused, and a client would come again.
+  defp connect(name, user) do
+    with {:error, :overloaded} <- ReadStates.load(name, [user]) do
+      Process.sleep(100)
+      connect(name, user)
+    end
   end
 
   defp commit_on(name, user, times, test) do

@@ -97,10 +97,18 @@ defmodule ReadStates.Store.CassandraTest do
     end
 
     test "ends with the process that made it, and the store goes on", %{store: store} do
-      many = Enum.map(1..20_000, &row(&1, 1, 1))
+      many = Batch.new(Enum.map(1..20_000, &row(&1, 1, 1)), 1)
+      test = self()
 
       for _ <- 1..100 do
-        {pid, monitor} = spawn_monitor(fn -> commit(store, many) end)
+        {pid, monitor} =
+          spawn_monitor(fn ->
+            send(test, :calling)
+            Cassandra.commit(store, many)
+          end)
+
+        assert_receive :calling
+        Process.sleep(5)
         Process.exit(pid, :kill)
         assert_receive {:DOWN, ^monitor, _, _, :killed}
       end
