@@ -67,7 +67,7 @@ defmodule ReadStates.Instance do
 
   defp open_new(options) do
     with {:ok, store, floor} <- open_store(options) do
-      case open_engine(options, floor) do
+      case open_engine(options, store, floor) do
         {:ok, engine} ->
           # Looking for it in vain takes the code server a while.
           telemetry = Code.ensure_loaded?(:telemetry)
@@ -80,11 +80,11 @@ defmodule ReadStates.Instance do
     end
   end
 
-  defp open_engine(options, floor) do
+  defp open_engine(options, store, floor) do
     <<writer::64, seed::64>> = :crypto.strong_rand_bytes(16)
 
     with {:ok, journal} <- Journal.open(options, writer) do
-      engine = new_engine(options, floor, writer, seed, journal)
+      engine = new_engine(options, store, floor, writer, seed, journal)
 
       with {:error, reason} <- Journal.recover(options, engine) do
         Native.close_journal(engine)
@@ -142,7 +142,7 @@ defmodule ReadStates.Instance do
     }
   end
 
-  defp new_engine(options, floor, writer, seed, journal) do
+  defp new_engine(options, store, floor, writer, seed, journal) do
     config = %{
       counters: length(options.counters),
       capacity: options.capacity,
@@ -155,6 +155,7 @@ defmodule ReadStates.Instance do
       partitions: @partitions,
       writer: writer,
       floor: floor,
+      shared: shared?(store),
       seed: seed
     }
 
@@ -170,6 +171,10 @@ defmodule ReadStates.Instance do
       {:error, reason} -> {:error, reason}
       other -> {:error, {:bad_return, Secret.hide(other, opts)}}
     end
+  end
+
+  defp shared?({module, sealed}) do
+    function_exported?(module, :shared?, 1) and module.shared?(Secret.unseal(sealed))
   end
 
   # The store's module, and what it knows itself by.

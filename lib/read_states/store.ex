@@ -101,6 +101,16 @@ defmodule ReadStates.Store do
               {:ok, ReadStates.Batch.t(), cursor | nil} | {:error, reason :: term}
 
   @doc """
+  Whether other instances write to the same data, each for users of its own: then versions that the instance's journal does not know
+  of are theirs. Where they are not, an instance does not start with what is left in its journal if the store has been written to without it.
+
+  Optional; a store without it belongs to one instance.
+  """
+  @callback shared?(t) :: boolean
+
+  @optional_callbacks shared?: 1
+
+  @doc """
   Lets go of everything the store holds. Calls that come later return errors, and the data can be opened again.
   """
   @callback close(t) :: :ok

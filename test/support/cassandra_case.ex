@@ -15,7 +15,6 @@ defmodule ReadStates.CassandraCase do
     opts = options(context.module)
     :ok = Cassandra.set_up(opts)
     cql = CQL.connect!(hd(opts[:contact_points]))
-    on_exit(fn -> CQL.close(cql) end)
     empty!(cql, opts)
     [opts: opts, cql: cql, states: "#{opts[:keyspace]}.#{opts[:table]}"]
   end

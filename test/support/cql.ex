@@ -61,10 +61,16 @@ defmodule ReadStates.CQL do
 
   defp call({transport, socket}, opcode, body) do
     :ok = transport.send(socket, [<<4, 0, 0::16, opcode, byte_size(body)::32>>, body])
-    {:ok, <<0x84, 0, 0::16, opcode, length::32>>} = transport.recv(socket, 9, 60_000)
+    {:ok, <<0x84, flags, 0::16, opcode, length::32>>} = transport.recv(socket, 9, 60_000)
     {:ok, body} = if length == 0, do: {:ok, ""}, else: transport.recv(socket, length, 60_000)
-    {opcode, body}
+    {opcode, without_warnings(flags, body)}
   end
+
+  defp without_warnings(8, <<count::16, rest::binary>>) do
+    Enum.reduce(1..count, rest, fn _, rest -> rest |> take_string() |> elem(1) end)
+  end
+
+  defp without_warnings(0, body), do: body
 
   # Tables and columns are known to who asks.
   defp rows(<<flags::32, columns::32, rest::binary>>) do

@@ -47,16 +47,20 @@ defmodule ReadStates.EctoStore do
     here = ~s|("user", kind, channel) >= ($1::bigint, $2::smallint, $3::bigint) AND #{condition}|
     counters = columns(store, &"counter_#{&1}")
 
+    # In each of the two too, or the server would read them to their end. One may be of the page before.
+    some = ~s|ORDER BY "user", kind, channel LIMIT #{@page + 1}|
+
     sql = """
     SELECT * FROM (
-      SELECT "user", kind, channel, 1 AS part, version, writer, last_message_id, #{counters}
+      (SELECT "user", kind, channel, 1 AS part, version, writer, last_message_id, #{counters}
       FROM read_states AS s WHERE #{here} AND NOT EXISTS (
         SELECT FROM read_states_deletes AS d
         WHERE d."user" = s."user" AND (d.kind = -1 OR (d.kind = s.kind AND d.channel = s.channel))
           AND (d.version #{@unsigned}) >= (s.version #{@unsigned}))
+      #{some})
       UNION ALL
-      SELECT "user", kind, channel, 0, version, NULL, NULL, #{columns(store, fn _ -> "NULL" end)}
-      FROM read_states_deletes WHERE #{here}) AS e
+      (SELECT "user", kind, channel, 0, version, NULL, NULL, #{columns(store, fn _ -> "NULL" end)}
+      FROM read_states_deletes WHERE #{here} #{some})) AS e
     WHERE ("user", kind, channel, part) > ($1, $2, $3, $4::integer)
     ORDER BY "user", kind, channel, part LIMIT #{@page}
     """

@@ -11,14 +11,18 @@ defmodule Mix.Tasks.ReadStates.Copy do
   | STORE | the store |
   |---|---|
   | `local:PATH` | `ReadStates.Store.Local` in the directory PATH |
+  | `postgres` | `ReadStates.Store.Postgres` in the database of the environment variable `DATABASE_URL` |
+  | `postgres://USER:PASSWORD@HOST:PORT/DATABASE` | the same in this one; others on the machine can see the arguments of a command |
+  | `cassandra:HOST[:PORT],.../KEYSPACE` | `ReadStates.Store.Cassandra` |
   | Elixir | as an instance is given it: a module, or `{module, options}` |
 
   for example
 
-      mix read_states.copy --from local:data/read_states --to '{MyApp.Store, url: System.fetch_env!("DATABASE_URL")}'
+      mix read_states.copy --from local:data/read_states --to postgres
+      mix read_states.copy --from local:data/read_states --to '{MyApp.Store, password: System.fetch_env!("PASSWORD")}'
 
-  What is Elixir is evaluated. So a password need not be in the command line, where others on the machine see it, and
-  what the store needs can be started: `'(MyApp.Repo.start_link(); {MyApp.Store, repo: MyApp.Repo})'`.
+  What is Elixir is evaluated, so that it may say where a password is rather than the password, and start
+  what the store needs: `'(MyApp.Repo.start_link(); {MyApp.EctoStore, repo: MyApp.Repo})'`.
 
   What is in the second store before stays, and of what is in both the newer wins. So a copy that was interrupted is simply
   made again; with `--resume` it goes on where it was. No instance may write to the first store meanwhile; the guide

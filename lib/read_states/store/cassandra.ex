@@ -103,6 +103,9 @@ defmodule ReadStates.Store.Cassandra do
   def scan(store, cursor), do: Remote.scan(Native, store, cursor)
 
   @impl true
+  def shared?(_store), do: true
+
+  @impl true
   def close(store), do: Remote.close(Native, store)
 
   @doc false

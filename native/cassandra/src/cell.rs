@@ -106,7 +106,7 @@ mod tests {
         let bytes = encode(&row, 4);
         let decode = |bytes: &[u8]| decode(row.user, row.channel, bytes);
         for length in 0..bytes.len() {
-            let whole = length >= FIXED && (length - FIXED) % 4 == 0;
+            let whole = length >= FIXED && (length - FIXED).is_multiple_of(4);
             assert_eq!(decode(&bytes[..length]).is_some(), whole, "{length}");
         }
         for at in 0..HEADER {

@@ -42,6 +42,20 @@ impl Level {
         }
     }
 
+    /// As the option has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::One => ":one",
+            Level::Two => ":two",
+            Level::Three => ":three",
+            Level::Quorum => ":quorum",
+            Level::All => ":all",
+            Level::LocalQuorum => ":local_quorum",
+            Level::LocalOne => ":local_one",
+            Level::EachQuorum => ":each_quorum",
+        }
+    }
+
     fn is_local(self) -> bool {
         matches!(self, Level::LocalQuorum | Level::LocalOne)
     }

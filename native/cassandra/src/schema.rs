@@ -1,13 +1,13 @@
 //! The two tables: what makes them, and whether those that are there are ours.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use read_states_remote::{Error, Reason};
 use scylla::client::session::Session;
 use scylla::statement::Consistency;
 use scylla::statement::unprepared::Statement;
 
-use crate::consistency::{Level, Replication};
+use crate::consistency::Replication;
 use crate::options::Options;
 use crate::server::{failed, unexpected};
 
@@ -52,6 +52,7 @@ pub fn statements(options: &Options) -> Vec<String> {
 
 /// Runs them, as often as one likes.
 pub async fn set_up(session: &Session, options: &Options) -> Result<(), Error> {
+    check_datacentre(session, options)?;
     for statement in statements(options) {
         session
             .query_unpaged(statement, ())
@@ -64,10 +65,29 @@ pub async fn set_up(session: &Session, options: &Options) -> Result<(), Error> {
 
 /// Whether keyspace and tables are as they must be, and a load with these options misses no commit.
 pub async fn check(session: &Session, options: &Options) -> Result<(), Error> {
+    check_datacentre(session, options)?;
     let replication = replication(session, options).await?;
     check_consistency(&replication, options)?;
     check_table(session, options, &options.table, STATES).await?;
     check_table(session, options, &options.notes_table(), NOTES).await
+}
+
+/// Of one that is not there nobody is asked anything.
+fn check_datacentre(session: &Session, options: &Options) -> Result<(), Error> {
+    let Some(name) = &options.datacentre else {
+        return Ok(());
+    };
+    let state = session.get_cluster_state();
+    let nodes = state.get_nodes_info().iter();
+    let there: BTreeSet<_> = nodes
+        .filter_map(|node| node.datacenter.as_deref())
+        .collect();
+    if there.contains(name.as_str()) {
+        return Ok(());
+    }
+    let there = Vec::from_iter(there).join(", ");
+    let text = format!("datacentre: no node is in {name}, only in {there}");
+    Err(Error::new(Reason::InvalidOption, text))
 }
 
 async fn replication(session: &Session, options: &Options) -> Result<Replication, Error> {
@@ -143,15 +163,11 @@ fn check_consistency(replication: &Replication, options: &Options) -> Result<(),
     };
     let text = format!(
         "consistency: with {} for loads and {} for commits a load may miss what was committed, for keyspace {keyspace} has replicas {}",
-        name(options.read),
-        name(options.write),
+        options.read.name(),
+        options.write.name(),
         replicas.join(", ")
     );
     Err(Error::new(Reason::Consistency, text))
-}
-
-fn name(level: Level) -> String {
-    level.consistency().to_string()
 }
 
 async fn check_table(

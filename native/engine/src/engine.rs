@@ -51,6 +51,9 @@ pub struct Config {
     pub writer: u64,
     /// Highest version the store has.
     pub floor: Version,
+    /// Whether other instances write to the same store, so that a journal need not know of all that is in it.
+    #[serde(default)]
+    pub shared: bool,
     /// Makes the hashes unpredictable to who chooses the ids.
     pub seed: u64,
 }
@@ -70,6 +73,7 @@ impl Default for Config {
             partitions: 1,
             writer: 0,
             floor: 0,
+            shared: false,
             seed: 0,
         }
     }
@@ -159,7 +163,10 @@ impl Engine {
                 policy: config.policy,
                 uses: Uses::new(config.shards),
                 writer: journal.as_ref().map_or(config.writer, Journal::owner),
-                journaling: journal.map(|journal| Journaling::new(journal, config.floor)),
+                journaling: journal.map(|journal| {
+                    let own = if config.shared { 0 } else { config.floor };
+                    Journaling::new(journal, own)
+                }),
             },
             partitions: config.partitions,
             tokens: AtomicU64::new(1),

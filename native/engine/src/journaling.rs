@@ -55,7 +55,7 @@ pub(crate) struct Journaling {
     /// The number of the next batch.
     pub next_batch: AtomicU64,
     upkeep: Mutex<Upkeep>,
-    /// The highest version the store had at the start.
+    /// The highest version the store had at the start that this journal must know of; 0 where others write to the store.
     pub floor: Version,
     /// Whether it is known what it has of an earlier life.
     recovered: AtomicBool,
@@ -93,7 +93,7 @@ impl From<Refusal> for WriteError {
 }
 
 impl Journaling {
-    /// For a store with this floor.
+    /// For a store with this floor of its own.
     pub fn new(journal: Journal, floor: Version) -> Self {
         Journaling {
             journal,

@@ -31,20 +31,21 @@ impl Postgres {
         let numbers = 1..=counters;
         let values: String = numbers.clone().map(|n| format!(", counter_{n}")).collect();
         let nulls: String = numbers.map(|_| ", NULL::integer").collect();
-        // What there is after a place, of both tables in one order, each by its index.
-        let both = |user: &str, after: &str, place: &str, limit: &str| {
+        // What there is after a place, of both tables in one order. Each has a limit of its own, or the server reads it to its end
+        // and sorts.
+        let both = |user: &str, after: &str, order: &str| {
+            let order = format!("ORDER BY {order} LIMIT $4::bigint");
             format!(
-                "SELECT {user}kind, channel, version, writer, last_message_id{values} FROM {states} WHERE {after} \
+                "(SELECT {user}kind, channel, version, writer, last_message_id{values} FROM {states} WHERE {after} {order}) \
                  UNION ALL \
-                 SELECT {user}kind, channel, version, NULL::bigint, NULL::bigint{nulls} FROM {deletes} WHERE {after} \
-                 ORDER BY {place} LIMIT {limit}"
+                 (SELECT {user}kind, channel, version, NULL::bigint, NULL::bigint{nulls} FROM {deletes} WHERE {after} {order}) \
+                 {order}"
             )
         };
         let one = both(
             "",
             "\"user\" = u.id AND (kind, channel) > (u.kind, u.channel)",
             "kind, channel",
-            "$4",
         );
         // Only of the first user something may have been read before; all kinds are above -2.
         let before_all = WHOLE_USER - 1;
@@ -57,7 +58,6 @@ impl Postgres {
             "\"user\", ",
             "(\"user\", kind, channel) > ($1::bigint, $2::smallint, $3::bigint)",
             "\"user\", kind, channel",
-            "$4::bigint",
         );
         Postgres {
             server,
@@ -169,11 +169,18 @@ impl Database for Postgres {
     }
 
     async fn set_up(options: Options) -> Result<(), Error> {
-        let (server, client) = connect(&options).await?;
-        for statement in schema::statements(&options) {
-            let run = client.batch_execute(&statement).await;
-            run.map_err(|error| failed(&error))?;
-        }
+        let (server, mut client) = connect(&options).await?;
+        // Two who make the same table at the same time would be in each other's way.
+        let lock = "SELECT pg_advisory_xact_lock(hashtext('read_states setup'))".to_owned();
+        let statements = [vec![lock], schema::statements(&options)].concat();
+        let run = async {
+            let transaction = client.transaction().await?;
+            for statement in statements {
+                transaction.batch_execute(&statement).await?;
+            }
+            transaction.commit().await
+        };
+        run.await.map_err(|error| failed(&error))?;
         server.close();
         Ok(())
     }

@@ -302,3 +302,48 @@ fn a_clock_that_was_set_back_an_hour_before_the_restart_changes_nothing() {
         }
     }
 }
+
+#[test]
+fn what_others_have_written_since_keeps_the_journal_from_being_taken_up_unless_the_store_is_shared()
+{
+    let directory = tempfile::tempdir().unwrap();
+    let now = Now {
+        monotonic: 0,
+        unix: 1_000,
+    };
+    let ack = Operation::Change {
+        channel: CHANNEL,
+        change: Change::Ack { message: 5 },
+    };
+    let engine = open(&directory, usize::MAX);
+    engine.recover(now).unwrap();
+    engine.apply(1, &ack, now).unwrap();
+    drop(engine);
+
+    let config = Config {
+        floor: 2_000,
+        ..Config::default()
+    };
+    let engine = open_with(&directory, config);
+    let error = engine.recover(now).unwrap_err();
+    assert!(error.to_string().contains("without this journal"));
+    drop(engine);
+
+    let shared = Config {
+        shared: true,
+        ..config
+    };
+    let engine = open_with(&directory, shared);
+    assert_eq!(engine.recover(now).unwrap().operations, 1);
+    engine.want(1).unwrap();
+    load(&engine, now);
+    let Ok(Found::Resident(state)) = engine.get(1, CHANNEL) else {
+        panic!("he was loaded");
+    };
+    assert_eq!(state.last_message_id, 5);
+    // What is written now is above all that the others have.
+    engine.flush(0);
+    let commit = engine.begin_commit(0, 10, now).unwrap();
+    let rows = Batch::parse(commit.batch()).unwrap();
+    assert!(rows.map(Result::unwrap).all(|row| row.version() > 2_000));
+}

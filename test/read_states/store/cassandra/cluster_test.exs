@@ -1,0 +1,125 @@
+defmodule ReadStates.Store.Cassandra.ClusterTest do
+  # Three nodes, of which one after the other goes away under load. Not async: nobody else may need them.
+  use ExUnit.Case, async: false
+
+  import ReadStates.InstanceCase, only: [read: 2, stored: 1]
+
+  alias ReadStates.{CQL, Model, Services}
+  alias ReadStates.Store.Cassandra
+
+  @moduletag :cassandra_3
+  @moduletag :tmp_dir
+  @moduletag :capture_log
+  @moduletag timeout: 1_800_000
+
+  @keyspace "read_states_test"
+  @workers 4
+  # Of each worker.
+  @users 40
+  @channels 5
+
+  setup do
+    points = String.split(Services.endpoints("cassandra-3")["contact_points"], ",")
+    opts = [contact_points: points, keyspace: @keyspace, table: "cluster", replication_factor: 3]
+    :ok = Cassandra.set_up(opts ++ [timeout: 30_000])
+    cql = CQL.connect!(hd(points))
+    for table <- ~w(cluster cluster_notes), do: CQL.run!(cql, "TRUNCATE #{@keyspace}.#{table}")
+    CQL.close(cql)
+    [opts: opts]
+  end
+
+  test "a node that is killed, one that is restarted and one that hangs cost time, and nothing else",
+       %{opts: opts, tmp_dir: tmp_dir} do
+    instance = [
+      name: __MODULE__,
+      store: {Cassandra, opts},
+      # Users come and go all the time.
+      capacity: div(@workers * @users * @channels, 4),
+      commit_after: 500,
+      load_timeout: 60_000,
+      journal: [path: Path.join(tmp_dir, "journal")]
+    ]
+
+    start_supervised!({ReadStates, instance})
+    stop = :atomics.new(1, [])
+    workers = for n <- 1..@workers, do: Task.async(fn -> work(stop, n, %Model{}, 0, 0) end)
+    faults()
+    :atomics.put(stop, 1, 1)
+    results = Task.await_many(workers, 300_000)
+
+    model = for {model, _done, _late} <- results, user <- model.users, into: %{}, do: user
+    done = results |> Enum.map(&elem(&1, 1)) |> Enum.sum()
+    late = results |> Enum.map(&elem(&1, 2)) |> Enum.sum()
+
+    IO.puts(
+      "#{done} operations and reads, of which #{late} reads came too late and were tried again"
+    )
+
+    assert map_size(model) == @workers * @users
+    assert ReadStates.stats(__MODULE__).evictions > 0
+
+    commit()
+    assert stored(__MODULE__) == model
+    stop_supervised!({ReadStates, __MODULE__})
+    # What is read is what all replicas agree on by now.
+    start_supervised!({ReadStates, Keyword.drop(instance, [:capacity])})
+    assert read(__MODULE__, Map.keys(model)) == model
+  end
+
+  # Each as it says, and some load before and after it.
+  defp faults do
+    Process.sleep(5_000)
+    Services.run(["kill", "cassandra-3/2"])
+    Process.sleep(10_000)
+    Services.run(["start", "cassandra-3/2"])
+    Process.sleep(20_000)
+    Services.run(["stop", "cassandra-3/3"])
+    Services.run(["start", "cassandra-3/3"])
+    Process.sleep(20_000)
+    Services.run(["pause", "cassandra-3/1"])
+    Process.sleep(20_000)
+    Services.run(["cont", "cassandra-3/1"])
+    Process.sleep(10_000)
+  end
+
+  # Writes to users of its own, and reads each now and then: what is read must be all that was written.
+  defp work(stop, worker, model, done, late) do
+    if :atomics.get(stop, 1) == 1 do
+      {model, done, late}
+    else
+      user = worker * 1_000 + :rand.uniform(@users)
+      operation = operation(user, :rand.uniform(@channels), done + 1)
+      :ok = ReadStates.update(__MODULE__, [operation])
+      model = Model.operation(model, operation)
+      late = if rem(done, 10) == 0, do: late + check(model, user), else: late
+      Process.sleep(2)
+      work(stop, worker, model, done + 1, late)
+    end
+  end
+
+  defp operation(user, channel, message) do
+    case :rand.uniform(3) do
+      1 -> {:ack, user, channel, message}
+      _ -> {:increment, user, channel, message, 1}
+    end
+  end
+
+  # Returns how often the read was too late, which it may be; other errors there are none.
+  defp check(model, user, late \\ 0) do
+    case ReadStates.list(__MODULE__, user) do
+      {:ok, states} ->
+        assert states == Model.list(model, user)
+        late
+
+      {:error, reason} when reason in [:timeout, :store_unavailable] and late < 100 ->
+        check(model, user, late + 1)
+    end
+  end
+
+  defp commit(tries \\ 100) do
+    with {:error, :store_unavailable} when tries > 0 <- ReadStates.commit(__MODULE__) do
+      Process.sleep(1_000)
+      commit(tries - 1)
+    end
+  end
+end

@@ -1,0 +1,246 @@
+defmodule ReadStates.Store.Cassandra.OpeningTest do
+  use ExUnit.Case, async: true
+
+  import ExUnit.CaptureLog
+
+  alias ReadStates.{CQL, Secret, Services}
+  alias ReadStates.Store.Cassandra
+
+  @context %{name: __MODULE__, counters: [:mention_count]}
+  @keyspace "read_states_opening"
+
+  defp open(opts, counters \\ [:mention_count]) do
+    with {:ok, store, floor} <- Cassandra.open(opts, %{@context | counters: counters}) do
+      on_exit(fn -> Cassandra.close(store) end)
+      {:ok, floor}
+    end
+  end
+
+  describe "an option that cannot be right" do
+    for {option, value, message} <- [
+          {:contact_points, [],
+           "contact_points must be a list of strings, host or host:port, got: []"},
+          {:contact_points, "a", "contact_points must be a list of strings, host or host:port"},
+          {:keyspace, "A", "keyspace must be a string of at most 42 of a-z, 0-9 and _"},
+          {:table, "a\"; DROP TABLE b", "table must be a string of at most 42 of a-z"},
+          {:table, String.duplicate("a", 43), "table must be"},
+          {:consistency, :any, "consistency must be one of"},
+          {:consistency, [read: :each_quorum, write: :quorum], "consistency must be one of"},
+          {:consistency, [read: :quorum], "consistency must be one of"},
+          {:datacentre, :dc1, "datacentre must be the name of one, a string, got: :dc1"},
+          {:user, "a", "user and password must be given together"},
+          {:password, 'not-to-be-seen', ~r/^password must be a string$/},
+          {:tls, :yes, "tls must be a keyword list, got: :yes"},
+          {:tls, [cafile: "a"], "tls must be one of [:cacertfile"},
+          {:tls, [cacertfile: 1], "tls[:cacertfile] must be the path of a PEM file, got: 1"},
+          {:tls, [verify_host: nil], "tls[:verify_host] must be true or false, got: nil"},
+          {:tls, [certfile: "a"], "tls[:certfile] and tls[:keyfile] must be given together"},
+          {:timeout, 0, "timeout must be an integer from 1 to 30000, got: 0"},
+          {:replication_factor, 0, "replication_factor must be an integer from 1 to 100"},
+          {:hosts, [], "opts must be one of [:contact_points"}
+        ] do
+      test "raises: #{option}: #{inspect(value)}" do
+        error = assert_raise ArgumentError, fn -> open([{unquote(option), unquote(value)}]) end
+        assert error.message =~ unquote(Macro.escape(message))
+      end
+    end
+  end
+
+  test "where nobody answers" do
+    assert {:error, {:unreachable, text}} = open(contact_points: ["127.0.0.1:1", "127.0.0.1:2"])
+    assert text =~ "contact_points: none of 127.0.0.1:1, 127.0.0.1:2 answers"
+    assert {:error, {:unreachable, text}} = open(contact_points: ["nowhere.invalid"])
+    assert text =~ "contact_points: none of nowhere.invalid answers"
+  end
+
+  test "with a file of certificates that is none" do
+    assert {:error, {:tls, text}} = open(tls: [cacertfile: "mix.exs"])
+    assert text =~ "tls: cacertfile: mix.exs: "
+  end
+
+  describe "a cluster" do
+    @describetag :cassandra
+
+    setup context do
+      [point | _] = String.split(Services.endpoints("cassandra")["contact_points"], ",")
+      cql = CQL.connect!(point)
+      keyspace = "#{@keyspace}_#{:erlang.phash2(context.test)}"
+      CQL.run!(cql, "DROP KEYSPACE IF EXISTS #{keyspace}")
+
+      on_exit(fn ->
+        # That of the test ends with it.
+        cql = CQL.connect!(point)
+        CQL.run!(cql, "DROP KEYSPACE IF EXISTS #{keyspace}")
+        CQL.close(cql)
+      end)
+
+      opts = [contact_points: [point], keyspace: keyspace, replication_factor: 1, timeout: 20_000]
+      [opts: opts, cql: cql, keyspace: keyspace]
+    end
+
+    test "without the keyspace, and with one without the table",
+         %{opts: opts, cql: cql, keyspace: keyspace} do
+      assert {:error, {:missing, "keyspace: there is no keyspace " <> text}} = open(opts)
+      assert text == "#{keyspace}; `mix read_states.cassandra.setup` makes it"
+      make_keyspace(cql, keyspace, "'datacenter1': 1")
+      assert {:error, {:missing, "table: there is no table " <> text}} = open(opts)
+      assert text == "#{keyspace}.read_states; `mix read_states.cassandra.setup` makes it"
+    end
+
+    test "with a table of another shape", %{opts: opts, cql: cql, keyspace: keyspace} do
+      make_keyspace(cql, keyspace, "'datacenter1': 1")
+
+      for {columns, text} <- [
+            {"user bigint, kind tinyint, channel bigint, state text, PRIMARY KEY (user, kind, channel)",
+             "there is no column state of type blob"},
+            {"user bigint, kind int, channel bigint, state blob, PRIMARY KEY (user, kind, channel)",
+             "there is no part of the primary key kind of type tinyint"},
+            {"user bigint, kind tinyint, channel bigint, state blob, PRIMARY KEY ((user, kind), channel)",
+             "there is no part of the primary key kind of type tinyint"},
+            {"user bigint, kind tinyint, channel bigint, at int, state blob, PRIMARY KEY (user, kind, channel, at)",
+             "it has 4 columns in its primary key"}
+          ] do
+        CQL.run!(cql, "CREATE TABLE #{keyspace}.read_states (#{columns})")
+        expected = "table: #{keyspace}.read_states is another table: #{text}"
+        assert open(opts) == {:error, {:not_ours, expected}}
+        CQL.run!(cql, "DROP TABLE #{keyspace}.read_states")
+      end
+
+      :ok = Cassandra.set_up(opts)
+      # What somebody else adds is his business.
+      CQL.run!(cql, "ALTER TABLE #{keyspace}.read_states ADD remark text")
+      assert open(opts) == {:ok, 0}
+    end
+
+    test "with other counters, or of another version", %{opts: opts, cql: cql, keyspace: keyspace} do
+      :ok = Cassandra.set_up(opts)
+      assert open(opts, [:a, :b]) == {:ok, 0}
+      assert open(opts, [:a, :b, :c]) == {:ok, 0}
+      assert {:error, {:counters_changed, text}} = open(opts, [:a, :b])
+      assert text =~ "read_states_notes was written with a, b, c, which must come first"
+
+      note =
+        "UPDATE #{keyspace}.read_states_notes SET value = textAsBlob('{}') WHERE name = 'header'"
+
+      CQL.run!(cql, note)
+      assert {:error, {:not_ours, text}} = open(opts)
+      assert text =~ "#{keyspace}.read_states_notes: its header cannot be understood"
+    end
+
+    test "with levels under which a load may miss a commit",
+         %{opts: opts, cql: cql, keyspace: keyspace} do
+      make_keyspace(cql, keyspace, "'datacenter1': 3")
+      assert {:error, {:consistency, text}} = open([consistency: :one] ++ opts)
+
+      assert text ==
+               "consistency: with :one for loads and :one for commits a load may miss what was committed, " <>
+                 "for keyspace #{keyspace} has replicas datacenter1: 3"
+
+      for levels <- [[read: :local_one, write: :local_quorum], [read: :quorum, write: :one]] do
+        assert {:error, {:consistency, _text}} = open([consistency: levels] ++ opts)
+      end
+
+      for levels <- [:quorum, :local_quorum, [read: :one, write: :all]] do
+        assert {:error, {:missing, _no_table}} = open([consistency: levels] ++ opts)
+      end
+    end
+
+    test "without the datacentre that is named",
+         %{opts: opts, cql: cql, keyspace: keyspace} do
+      make_keyspace(cql, keyspace, "'datacenter1': 1")
+      assert {:error, {:invalid_option, text}} = open([datacentre: "dc2"] ++ opts)
+
+      assert text ==
+               "datacentre: no node is in dc2, only in datacenter1"
+
+      assert {:error, {:missing, _no_table}} = open([datacentre: "datacenter1"] ++ opts)
+    end
+
+    test "starts no instance, and says why", %{opts: opts} do
+      Process.flag(:trap_exit, true)
+
+      log =
+        capture_log(fn ->
+          assert {:error, reason} =
+                   ReadStates.start_link(name: __MODULE__, store: {Cassandra, opts})
+
+          assert inspect(reason) =~ "there is no keyspace"
+        end)
+
+      refute log =~ "not-the-password"
+    end
+  end
+
+  describe "a cluster that asks who is there" do
+    @describetag :cassandra_secure
+
+    setup do
+      endpoints = Services.endpoints("cassandra-secure")
+
+      opts = [
+        contact_points: [endpoints["contact_points"]],
+        user: endpoints["user"],
+        password: endpoints["password"],
+        tls: [cacertfile: endpoints["ca"]],
+        replication_factor: 1,
+        timeout: 20_000
+      ]
+
+      :ok = Cassandra.set_up(opts)
+      [opts: opts, endpoints: endpoints]
+    end
+
+    test "lets in who is known, over TLS", %{opts: opts} do
+      assert {:ok, _floor} = open(opts)
+    end
+
+    test "does not let in a wrong password, or none, and shows neither", %{opts: opts} do
+      wrong = Keyword.put(opts, :password, "not-the-password")
+      assert {:error, {:access_denied, text}} = open(wrong)
+      assert text =~ ~r/^user, password: /
+      refute text =~ "not-the-password"
+
+      assert {:error, {:access_denied, text}} = open(Keyword.drop(opts, [:user, :password]))
+      assert text =~ ~r/^user, password: /
+    end
+
+    test "shows no password in what an instance that does not start says", %{opts: opts} do
+      Process.flag(:trap_exit, true)
+      store = {Cassandra, Keyword.put(opts, :password, "not-the-password")}
+
+      log =
+        capture_log(fn ->
+          assert {:error, reason} = ReadStates.start_link(name: __MODULE__, store: store)
+          assert inspect(reason) =~ "access_denied"
+          refute inspect(reason, limit: :infinity) =~ "not-the-password"
+        end)
+
+      refute log =~ "not-the-password"
+      refute inspect(Secret.seal(store)) =~ "not-the-password"
+    end
+
+    test "is not spoken to where its certificate is somebody else's", %{
+      opts: opts,
+      endpoints: endpoints
+    } do
+      others = Keyword.put(opts, :tls, cacertfile: endpoints["other_ca"])
+      assert {:error, {:tls, text}} = open(others)
+      assert text =~ ~r/^tls: .*certificate/
+      # Nor by those whom the system trusts.
+      assert {:error, {:tls, _text}} = open(Keyword.put(opts, :tls, true))
+    end
+
+    test "is named where it does not speak without TLS", %{opts: opts} do
+      assert {:error, {reason, text}} = open(Keyword.delete(opts, :tls))
+      assert reason in [:unreachable, :timeout]
+      assert text =~ "they speak TLS only"
+    end
+  end
+
+  defp make_keyspace(cql, keyspace, replicas) do
+    CQL.run!(
+      cql,
+      "CREATE KEYSPACE #{keyspace} WITH replication = {'class': 'NetworkTopologyStrategy', #{replicas}}"
+    )
+  end
+end
