@@ -135,7 +135,7 @@ defmodule ReadStates.Bench.Journal do
     :ok = Native.close_journal(engine)
     engine = engine(directory)
     started = System.monotonic_time(:microsecond)
-    {:ok, {operations, 0, 0, []}} = Native.recover(engine)
+    {:ok, {operations, 0, 0, [], 0}} = Native.recover(engine)
     seconds = (System.monotonic_time(:microsecond) - started) / 1_000_000
     true = operations == World.states(world)
     report.("recovery", "ReadStates", "operations/s", operations / seconds, nil)

@@ -179,7 +179,7 @@ impl<H> Block<H> {
         unsafe { self.at().as_mut() }
     }
 
-    /// How many lines of the cache it takes, or most of them.
+    /// How many lines of the cache it takes; of a large block so many as the pointer can say.
     #[inline]
     fn lines(&self) -> usize {
         self.tagged.addr().get() % LINE
@@ -236,8 +236,9 @@ impl<H: Default> Block<H> {
     #[inline]
     fn data(&self, start: usize, len: usize) -> &[u8] {
         debug_assert!(start + len <= data_size(self.room(), self.counters()));
-        // SAFETY: only called with parts of what there is room for, as asserted above and by the callers; all of
-        // it is written, since `with_room`.
+        // SAFETY: these are bytes that there is room for. The callers see to it, with assertions that stay in a release:
+        // `row`, `rows_from`, `columns` and `set_dirty` on what is below the length or the room; tags and bits are as many as
+        // those, and the length is never above the room. All of it is written, since `with_room`.
         unsafe {
             let at = self.at().cast::<u8>().add(data_at::<H>() + start);
             std::slice::from_raw_parts(at.as_ptr(), len)
@@ -357,6 +358,10 @@ impl<H: Default> Block<H> {
     pub fn prefetch_about(&self, tag: u8) {
         let (lines, front) = (self.lines(), self.front());
         self.prefetch_lines(0..front);
+        if lines == LINE - 1 {
+            // Nobody knows where its rows end.
+            return;
+        }
         // Tags are evenly spread, so that is the middle of where it can be.
         let expected = front + (lines - front.min(lines)) * usize::from(tag) / 256;
         let first = expected.saturating_sub(AROUND / 2).max(front);
@@ -392,6 +397,17 @@ impl<H: Default> Block<H> {
         number(self.tags()[index], self.row(index))
     }
 
+    /// Whether the first state's number is at most this one; false for a block without states.
+    #[inline]
+    pub fn begins_by(&self, number: u32) -> bool {
+        match self.tags().first() {
+            None => false,
+            // The row is another line.
+            Some(first) if *first != tag(number) => *first < tag(number),
+            Some(_) => self.number(0) <= number,
+        }
+    }
+
     /// The channel numbers, ascending.
     pub fn numbers(&self) -> impl Iterator<Item = u32> {
         (0..self.len()).map(|index| self.number(index))
@@ -405,7 +421,7 @@ impl<H: Default> Block<H> {
         if self::number(tag(number), self.row(first)) == number {
             return Some(first);
         }
-        self.search_from(first, number).ok()
+        self.find_from(first, number)
     }
 
     /// Where `number` is, or where it belongs.
@@ -414,8 +430,12 @@ impl<H: Default> Block<H> {
         self.search_from(first, number)
     }
 
-    /// Among those with the same tag, of which the first one is given.
     #[cold]
+    fn find_from(&self, first: usize, number: u32) -> Option<usize> {
+        self.search_from(first, number).ok()
+    }
+
+    /// Among those with the same tag, of which the first one is given.
     fn search_from(&self, first: usize, number: u32) -> Result<usize, usize> {
         let same = self.tags()[first..].partition_point(|other| *other == tag(number));
         let (mut low, mut high) = (first, first + same);
@@ -724,10 +744,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn state(seed: u64) -> ReadState {
+    fn state(seed: u64, counters: usize) -> ReadState {
+        let last_message_id = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let all = [
+            seed as u32,
+            !seed as u32,
+            (seed >> 32) as u32,
+            seed as u32 ^ 1,
+        ];
         ReadState {
-            last_message_id: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15),
-            counters: [seed as u32, !seed as u32, 0, 0],
+            last_message_id,
+            counters: std::array::from_fn(|at| if at < counters { all[at] } else { 0 }),
         }
     }
 
@@ -768,14 +795,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_block_equals_a_sorted_list_of_rows(steps in prop::collection::vec(step(), 0..1500)) {
-            let mut block = Block::with_room(0, 2, ());
+        fn a_block_equals_a_sorted_list_of_rows(
+            counters in 1..=MAX_COUNTERS,
+            steps in prop::collection::vec(step(), 0..1500),
+        ) {
+            let state = |seed| state(seed, counters);
+            let mut block = Block::with_room(0, counters, ());
             let mut model: Vec<Row> = Vec::new();
             for step in steps {
                 match step {
                     Step::Insert(number, seed) => {
                         let found = block.search(number);
                         prop_assert_eq!(found, model.binary_search_by_key(&number, |row| row.0));
+                        prop_assert_eq!(block.find(number), found.ok());
+                        // It looks at the tag alone.
+                        let same = model.iter().position(|row| tag(row.0) == tag(number));
+                        prop_assert_eq!(block.guess(number), same);
                         if let (Err(index), false) = (found, block.is_full()) {
                             let bytes = block.bytes() + block.growth();
                             block.insert(index, number, &state(seed));
@@ -823,8 +858,10 @@ mod tests {
                 prop_assert_eq!(block.dirty(), model.iter().filter(|row| row.2).count());
             }
             prop_assert_eq!(rows(&block), model.clone());
-            let second = model.iter().map(|row| u64::from(row.1.counters[1]));
-            prop_assert_eq!(block.total(1), second.sum::<u64>());
+            for counter in 0..counters {
+                let values = model.iter().map(|row| u64::from(row.1.counters[counter]));
+                prop_assert_eq!(block.total(counter), values.sum::<u64>());
+            }
             prop_assert!(block.numbers().eq(model.iter().map(|row| row.0)));
         }
     }

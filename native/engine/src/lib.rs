@@ -15,10 +15,11 @@
 //!
 //! ```text
 //! 1   the user's tag and place in the shard's table      the channel's cell in the directory
-//! 2   the user: what is known of him, his read states    the channel's slot
+//! 2   the user: what is known of him, tags, and about    the channel's slot
+//!     where the row of his read state must be
 //! ```
 //!
-//! A [batch](window) makes them for 32 operations at once.
+//! A [batch](window) makes them for 32 operations at once, and a third one for just the rows that the tags say.
 //!
 //! # Example
 //!

@@ -319,13 +319,10 @@ impl Shard {
     /// in no snapshot. The user and the read state may be where it says. False if it is something else, and nothing is
     /// done.
     #[inline(always)]
-    pub fn change_again(
-        &mut self,
-        shared: &Shared,
-        place: usize,
-        hint: Hint,
-        write: &Write,
-    ) -> Result<bool, WriteError> {
+    pub fn change_again(&mut self, shared: &Shared, write: &Write) -> Result<bool, WriteError> {
+        let (Some(place), Some(hint)) = (write.place, write.hint) else {
+            return Ok(false);
+        };
         let Operation::Change { change, .. } = write.operation else {
             return Ok(false);
         };

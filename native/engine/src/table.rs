@@ -251,7 +251,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn a_table_equals_a_map(
-            steps in prop::collection::vec((0..3u8, 0..300u64, any::<bool>()), 0..2000),
+            steps in prop::collection::vec((0..5u8, 0..300u64, any::<bool>()), 0..2000),
         ) {
             let mut table = Table::new();
             let mut model: HashMap<u64, std::boxed::Box<u64>> = HashMap::new();
@@ -259,7 +259,11 @@ mod tests {
                 // Every second one at the same few homes, the last of them at the end.
                 let clashing = |key: u64| (0x7FFF - key % 3) << 49;
                 let key = if clash { 1_000 + key } else { key };
-                let hash = if clash { clashing(key) } else { key.wrapping_mul(0x9E37_79B9_7F4A_7C15) };
+                let hash_of = |key: u64| match key < 1_000 {
+                    true => key.wrapping_mul(0x9E37_79B9_7F4A_7C15),
+                    false => clashing(key),
+                };
+                let (hash, tag_of) = (hash_of(key), |key: u64| tag(hash_of(key)));
                 match step {
                     0 => {
                         model.entry(key).or_insert_with(|| {
@@ -268,6 +272,16 @@ mod tests {
                         });
                     }
                     1 => prop_assert_eq!(table.take(hash, |other| **other == key), model.remove(&key)),
+                    2 => {
+                        table.shrink();
+                        prop_assert!(table.places() <= 4 * table.len + 2 * WIDTH);
+                    }
+                    3 => {
+                        let is_at = |(place, _)| table.at(place).map(|other| tag_of(**other));
+                        let first = table.first(hash).and_then(is_at);
+                        let any = model.keys().map(|other| tag_of(*other)).find(|other| *other == tag(hash));
+                        prop_assert_eq!(first, any);
+                    }
                     _ => prop_assert_eq!(
                         table.find(hash, |other| **other == key).is_some(),
                         model.contains_key(&key)
@@ -275,7 +289,6 @@ mod tests {
                 }
                 prop_assert_eq!(table.len, model.len());
                 prop_assert!(table.len * 5 <= table.places() * 4 || table.places() == 0);
-                prop_assert!(table.places() <= 4 * table.len + 2 * WIDTH);
             }
             let mut left: std::vec::Vec<u64> = (0..table.places())
                 .filter_map(|at| table.place(at).map(|key| **key))

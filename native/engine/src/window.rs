@@ -1,7 +1,7 @@
 //! Carrying out a batch: in windows of operations, whose memory is fetched at once.
 //!
-//! One operation waits for memory twice, for the table of users and for the user. Those of a
-//! window wait together: each stage asks for what the next one reads, for all of them. The locks of
+//! One operation waits for memory twice, for the table of users and for the user. In a window it does so three times, as
+//! only the row that is needed is fetched once the tags are there, but all of the window wait together: each stage asks for what the next one reads, for all of them. The locks of
 //! their shards are taken before, as a lock between two reads keeps the processor from making
 //! them at once; and the operations are put into the order of their shards, so that few locks serve
 //! a window. Those of a user stay in their order.
@@ -26,7 +26,7 @@ const GROUP: usize = 1_024;
 /// Operations of a window. Others wait for its locks as long as that takes: some microseconds.
 const WINDOW: usize = 32;
 
-/// Operations that are put into order together.
+/// Some of a batch.
 struct Group<'a, 'b> {
     operations: &'a [UserOperation],
     /// Of their users.
@@ -43,8 +43,10 @@ struct Step<'a> {
     sought: Option<Sought>,
     /// Among the locks of the window.
     lock: usize,
-    /// Where the user may be in the table, and the read state in his.
-    seen: Option<(usize, Hint)>,
+    /// Where the user may be in the table.
+    place: Option<usize>,
+    /// Where his read state may be.
+    hint: Option<Hint>,
 }
 
 impl Engine {
@@ -143,7 +145,8 @@ impl<'a, 'b> Window<'a, 'b> {
                 hash,
                 sought: None,
                 lock: locks.len() - 1,
-                seen: None,
+                place: None,
+                hint: None,
             });
         }
         for step in steps.iter() {
@@ -179,11 +182,11 @@ impl<'a, 'b> Window<'a, 'b> {
             }
         }
         for (step, (first, guess)) in steps.iter_mut().zip(near) {
-            if let Some(sought) = step.sought
-                && let Some((place, resident)) = first
-                && let Some(hint) = Hint::guessed(resident, sought, guess)
-            {
-                step.seen = Some((place, hint));
+            if let Some((place, resident)) = first {
+                step.place = Some(place);
+                if let Some(sought) = step.sought {
+                    step.hint = Hint::guessed(resident, sought, guess);
+                }
             }
         }
         let (mut left, mut later) = (Vec::new(), Vec::new());
@@ -194,8 +197,8 @@ impl<'a, 'b> Window<'a, 'b> {
                 hash: step.hash,
                 operation: &step.operation.operation,
                 sought: step.sought,
-                place: step.seen.map(|(place, _hint)| place),
-                hint: step.seen.map(|(_place, hint)| hint),
+                place: step.place,
+                hint: step.hint,
                 now,
                 admission: Admission::Granted,
                 batch: group.batch,
@@ -204,9 +207,7 @@ impl<'a, 'b> Window<'a, 'b> {
                 later.push(write);
                 continue;
             };
-            if let Some((place, hint)) = step.seen
-                && shard.change_again(engine.shared(), place, hint, &write)?
-            {
+            if shard.change_again(engine.shared(), &write)? {
                 continue;
             }
             let aftermath = shard.apply(engine.shared(), &write)?;
