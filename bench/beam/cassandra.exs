@@ -154,15 +154,17 @@ defmodule ReadStates.Bench.Cassandra do
     committer = spawn_link(fn -> commit_on(name, users, [], test) end)
     watcher = spawn_link(fn -> watch(name, 0, 0, test) end)
 
-    # A process each for a part of them, as connections would be.
+    # A process each, as connections are.
     callers = fn ->
-      0..(users - 1)
-      |> Task.async_stream(&connect(name, &1),
-        max_concurrency: users,
-        timeout: :infinity,
-        ordered: false
-      )
-      |> Stream.run()
+      for user <- 0..(users - 1) do
+        spawn_link(fn -> send(test, connect(name, user)) end)
+      end
+
+      for _user <- 0..(users - 1) do
+        receive do
+          :ok -> :ok
+        end
+      end
     end
 
     seconds = timed(callers)

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
+use futures_util::future::try_join;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use read_states_engine::batch::{Batch, Entry, Row, Version};
 use read_states_engine::id::{Channel, Id};
@@ -17,7 +18,7 @@ use crate::Cassandra;
 use crate::cell::{self, timestamp};
 
 /// Users of a batch who are written at the same time.
-const USERS: usize = 128;
+const USERS: usize = 256;
 
 /// Entries of a user that are written in one request. A batch of one partition is one write for the server, which takes
 /// 16 MB and more, and warns of large ones.
@@ -91,14 +92,14 @@ impl Cassandra {
         let Some(floor) = changes.iter().map(|change| change.version).max() else {
             return Ok(());
         };
-        // Before anything above it is there: who opens the store must find it.
-        self.raise_floor(floor).await?;
         let users = by_user(newest(changes));
-        stream::iter(users)
+        let write = stream::iter(users)
             .map(|user| self.write_user(user))
             .buffer_unordered(USERS)
-            .try_for_each(|()| std::future::ready(Ok(())))
-            .await
+            .try_for_each(|()| std::future::ready(Ok(())));
+        // Together, for each waits for the server's disk. Of a commit that is not done the floor need not know.
+        try_join(self.raise_floor(floor), write).await?;
+        Ok(())
     }
 
     /// Writes the changes of one user, each of another place and that of the user first.
