@@ -93,7 +93,7 @@ defmodule ReadStates.Store.BothTest do
     away = {:return, {:error, :away}}
 
     for {opts, side} <- [{[from: faulty, to: Memory], :from}, {[from: Memory, to: faulty], :to}] do
-      {:ok, store, 0} = Both.open(opts, @context)
+      {:ok, store, _floor} = Both.open(opts, @context)
 
       for call <- [:load, :commit] do
         :ok = FaultyStore.set(faults, call, away)
