@@ -111,7 +111,8 @@ defmodule ReadStates.Journal do
         if lost_by_store > 0 do
           Logger.error(
             "#{inspect(name)} lacks changes that its store had confirmed, up to those of #{time(lost_by_store)}: an " <>
-              "older copy of the store was brought back, or it has lost them. What the journal has is carried out on it"
+              "older copy of the store was brought back, or it has lost them, or all if it is empty (a store that tells " <>
+              "no floor seems to be). What the journal has is carried out on it"
           )
         end
 

@@ -4,8 +4,8 @@ defmodule ReadStates.Secret do
   # must not be seen in a log, an error or an inspected term.
 
   # An option whose name has one of these in it has a value that is not to be seen. By parts of names, for too much that
-  # is hidden is a nuisance, and too little a leak.
-  @names ~w(password passwd passphrase secret token credential auth cookie api_key access_key private_key url uri dsn)
+  # is hidden is a nuisance, and too little a leak. However the parts are joined: api_key, api-key and apiKey are one.
+  @names ~w(pass pwd secret token credential auth cookie apikey accesskey privatekey url uri dsn)
   @hidden "[hidden]"
 
   # A function shows nothing of what it holds, to whoever prints it: the inspect protocol, the
@@ -66,7 +66,7 @@ defmodule ReadStates.Secret do
   defp elements(improper, fun), do: fun.(improper)
 
   defp secret?(name) do
-    name = name |> to_string() |> String.downcase()
+    name = name |> to_string() |> String.downcase() |> String.replace(["_", "-"], "")
     Enum.any?(@names, &String.contains?(name, &1))
   end
 

@@ -67,7 +67,8 @@ defmodule ReadStates.Store do
 
   Returns its floor: the highest version it has ever seen, or 0 if it cannot know. The instance stamps everything above it,
   even if its clock is behind. Where it is 0, the delete of a user who is not in memory relies on the clock, for nothing
-  else tells the versions of the rows it has to be above.
+  else tells the versions of the rows it has to be above; and an instance whose journal knows of earlier commits logs that the
+  store lacks them, for so does one that has lost everything.
 
   Raises `ArgumentError` if `opts` are wrong, and returns an error if they are right, but the store cannot be opened.
   """

@@ -111,6 +111,22 @@ defmodule ReadStates.SecretTest do
   defp journal(name),
     do: Enum.map([:syncer, :archivist, :recoverer], &apply(Instance, &1, [name]))
 
+  test "whatever the option is called that has one" do
+    names =
+      ~w(password db_passwd PASSPHRASE pass pwd client_secret token credentials auth cookie
+               api_key apikey api-key apiKey access_key accesskey AccessKeyId private_key privateKey url base_uri dsn)
+
+    for name <- names, key <- [name, String.to_atom(name)] do
+      options = Secret.seal(%{key => "hunter2"})
+      assert {name, "no: [hidden]"} == {name, Secret.hide("no: hunter2", options)}
+    end
+
+    for name <- ~w(host keyspace username database port key) do
+      assert {name, "no: plain"} ==
+               {name, Secret.hide("no: plain", Secret.seal(%{name => "plain"}))}
+    end
+  end
+
   test "in what is inspected", %{name: name, opts: opts, number: number} do
     start_supervised!({ReadStates, opts})
     assert_hidden(ReadStates.child_spec(opts), number)

@@ -6,10 +6,12 @@
 //! Without the feature `fail_points` there are none.
 //!
 //! A test of the crate says which one panics, by `panic_after`. A VM has threads that nobody tells apart: as long as the
-//! file that `READ_STATES_FAIL_POINTS` names is there, with a number in it, one of so many panics in it.
+//! file that `READ_STATES_FAIL_POINTS` names is there, with a number above 0 in it, one of so many panics in it.
 
 #[cfg(feature = "fail_points")]
 use std::cell::Cell;
+#[cfg(feature = "fail_points")]
+use std::num::NonZeroU64;
 #[cfg(feature = "fail_points")]
 use std::sync::LazyLock;
 #[cfg(feature = "fail_points")]
@@ -54,11 +56,16 @@ fn is_turn() -> bool {
     let Some(file) = FILE.as_ref() else {
         return false;
     };
-    let one_of = std::fs::read_to_string(file).ok();
-    let one_of = one_of.and_then(|text| text.trim().parse().ok());
+    let text = std::fs::read_to_string(file).unwrap_or_default();
     // The destructor of what panicked must not panic too: that ends the process.
-    one_of.is_some_and(|one_of: u64| PASSED.fetch_add(1, Relaxed) % one_of == one_of - 1)
-        && !std::thread::panicking()
+    is_turn_of(&text, || PASSED.fetch_add(1, Relaxed)) && !std::thread::panicking()
+}
+
+/// Whether the next one panics, if the file has this text and so many were passed.
+#[cfg(feature = "fail_points")]
+fn is_turn_of(text: &str, passed: impl FnOnce() -> u64) -> bool {
+    let one_of = text.trim().parse().ok();
+    one_of.is_some_and(|one_of: NonZeroU64| passed() % one_of == one_of.get() - 1)
 }
 
 /// A place as above.
@@ -70,3 +77,21 @@ macro_rules! fail_point {
 }
 
 pub(crate) use fail_point;
+
+#[cfg(all(test, feature = "fail_points"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_so_many_panics_and_none_of_what_is_no_count() {
+        let turns = |text| {
+            let turns = (0..6).filter(|passed| is_turn_of(text, || *passed));
+            turns.collect::<Vec<_>>()
+        };
+        assert_eq!(turns("3\n"), [2, 5]);
+        assert_eq!(turns("1"), [0, 1, 2, 3, 4, 5]);
+        for text in ["0", "", "-1", "some"] {
+            assert_eq!(turns(text), [0; 0], "{text:?}");
+        }
+    }
+}

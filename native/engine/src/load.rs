@@ -45,9 +45,7 @@ struct Staged {
     rows: Vec<Row>,
     /// The highest of all.
     version: Version,
-    /// Of single channels, which the store remembers, by channel.
-    deletes: Vec<(Channel, Version)>,
-    /// Of the whole user, likewise; 0 if there is none.
+    /// Of the delete of the whole user, if the store remembers one; else 0.
     deleted: Version,
 }
 
@@ -165,9 +163,8 @@ impl Load {
                     row.state.counters[counters..MAX_COUNTERS].fill(0);
                     staged.rows.push(row);
                 }
-                Entry::DeleteChannel {
-                    channel, version, ..
-                } => staged.deletes.push((channel, version)),
+                // Its version is all that counts, see `Merge::contains`.
+                Entry::DeleteChannel { .. } => {}
                 Entry::DeleteUser { version, .. } => {
                     staged.deleted = staged.deleted.max(version);
                 }
@@ -301,9 +298,6 @@ impl<'a> Merge<'a> {
         // A store that returns a row twice must not break the order; the later one counts.
         rows.sort_unstable_by_key(|row| (row.channel, Reverse(row.version)));
         rows.dedup_by_key(|row| row.channel);
-        let deletes = &mut stored.deletes;
-        deletes.sort_unstable_by_key(|(channel, version)| (*channel, Reverse(*version)));
-        deletes.dedup_by_key(|(channel, _)| *channel);
         let numbered: Vec<(u32, ReadState)> = Vec::with_capacity(rows.len());
         // Given back unless they come into the set.
         let mut numbered = scopeguard::guard(numbered, |numbered| {
@@ -343,6 +337,9 @@ impl<'a> Merge<'a> {
 
     /// Whether the store has the operation already: in a row whose version is above it, for a commit
     /// takes all that was accepted before. Rows of other writers were stamped by other clocks.
+    ///
+    /// The delete of a channel says nothing: it may have a version above what was accepted after it, see
+    /// [`DeletedChannel`]. What it deleted is carried out again, and so is the delete, which the journal has for as long.
     fn contains(&self, version: Version, operation: &Operation) -> bool {
         if version <= self.stored.deleted {
             return true;
@@ -353,7 +350,6 @@ impl<'a> Merge<'a> {
         let row = self.stored.row(*channel);
         let row = row.filter(|row| row.writer == self.shared.writer);
         row.is_some_and(|row| version <= row.version)
-            || version <= self.stored.deleted_channel(*channel)
     }
 
     fn change(&mut self, version: Version, channel: Channel, change: &Change) {
@@ -405,12 +401,6 @@ impl Staged {
     fn row(&self, channel: Channel) -> Option<&Row> {
         let at = self.rows.binary_search_by_key(&channel, |row| row.channel);
         Some(&self.rows[at.ok()?])
-    }
-
-    fn deleted_channel(&self, channel: Channel) -> Version {
-        let deletes = &self.deletes;
-        let at = deletes.binary_search_by_key(&channel, |(channel, _)| *channel);
-        at.map_or(0, |at| deletes[at].1)
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Recovered {
     /// What could not be read.
     pub damage: Vec<Damage>,
     /// Up to which version the store had confirmed commits, if it is below that now: an older copy of it was brought
-    /// back, or it has lost them. 0 if not, or if the store does not know how far it is.
+    /// back, or it has lost them, perhaps all. 0 if not. A store that does not know how far it is seems to be empty.
     pub lost_by_store: Version,
 }
 
@@ -95,7 +95,7 @@ impl Engine {
         }
         known.oldest_segment = reader.oldest();
         let stored = journaling.journal.highest_stored();
-        let is_older = journaling.floor > 0 && journaling.floor < stored;
+        let is_older = journaling.floor < stored;
         let recovered = Recovered {
             damage: reader.damage().to_vec(),
             lost_by_store: if is_older { stored } else { 0 },

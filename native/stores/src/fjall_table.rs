@@ -70,7 +70,8 @@ impl FjallTable {
     /// `counters` counters.
     pub fn open(directory: Directory, counters: usize) -> Result<Self, StoreError> {
         let path = directory.rows(|path| Open::new(path).map(drop))?;
-        let (open, last) = Open::checked(&path, &directory)?;
+        let (open, last) = Open::checked(&path, &directory)
+            .map_err(|error| named(error, &path, || fjall_files::damaged_table(&path)))?;
         let written = Written::open(directory.path(), last)?;
         Ok(FjallTable {
             open: RwLock::new(Some(open)),
@@ -223,16 +224,15 @@ impl Open {
 }
 
 /// Calls fjall, which panics in places when its files below `path` are damaged, while they are opened.
+/// Which file it is, is for the caller to find, when it holds no lock.
 fn contained<R>(
     path: &Path,
     call: impl FnOnce() -> Result<R, fjall::Error>,
 ) -> Result<R, StoreError> {
-    let error = match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Ok(result)) => return Ok(result),
-        Ok(Err(error)) => StoreError::fjall(path, error),
-        Err(panic) => StoreError::Damaged(path.to_owned(), said(&*panic)),
-    };
-    Err(named(error, path, || fjall_files::damaged_table(path)))
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|error| StoreError::fjall(path, error)),
+        Err(panic) => Err(StoreError::Damaged(path.to_owned(), said(&*panic))),
+    }
 }
 
 /// The error with the file that is damaged instead of the directory with all of them.
@@ -347,6 +347,33 @@ mod tests {
         assert_eq!(result.unwrap_err().reason(), "damaged");
         assert_eq!(looked_for, Some(false), "not while it may hold something");
         assert_eq!(table.damaged.get(), Some(&None), "no file has other bytes");
+    }
+
+    #[test]
+    fn the_damaged_file_is_looked_for_once_however_often_the_files_cannot_be_opened_again() {
+        let root = tempfile::tempdir().unwrap();
+        let counters = ["count".to_owned()];
+        let table = FjallTable::open(Directory::open(root.path(), &counters).unwrap(), 1).unwrap();
+        let floor = || Changes::from([(Key::Floor, Some(Record::deleted(5)))]);
+        table.write(floor(), true).unwrap();
+        let filed = table.with(|open| open.keyspace.rotate_memtable_and_wait());
+        filed.unwrap();
+        // As after a failed write, which has closed them.
+        drop(table.open.write().take());
+        std::thread::sleep(Duration::from_millis(100));
+        let tables = table.path.join("keyspaces/1/tables");
+        let file = std::fs::read_dir(&tables).unwrap().next().unwrap();
+        let file = file.unwrap().path();
+        std::fs::write(&file, "").unwrap();
+
+        // With the locks of those who read and write, it is not.
+        let error = table.reopen(&mut table.writes.lock()).unwrap_err();
+        assert!(matches!(&error, StoreError::Damaged(path, _) if *path == table.path));
+        let error = table.write(floor(), true).unwrap_err();
+        assert!(matches!(&error, StoreError::Damaged(path, _) if *path == file));
+        // Who is named from now on was found before.
+        std::fs::rename(&file, root.path().join("elsewhere")).unwrap();
+        assert_eq!(table.damaged.get(), Some(&Some(file)));
     }
 
     #[test]
