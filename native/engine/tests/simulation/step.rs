@@ -112,7 +112,7 @@ pub enum Step {
     /// No new file can be made in the journal's directory, or again it can.
     RefuseFiles(bool),
     /// The instance is stopped, with everything committed or not, and started.
-    Restart { drained: bool, set_back: bool },
+    Restart { drained: bool },
     /// The engine dies. The next one has so many shards.
     Crash {
         shards: usize,
@@ -121,8 +121,6 @@ pub enum Step {
         with_store: bool,
         /// Lives in between that end before the journal is read, and when it was read.
         short_lives: [usize; 2],
-        /// Before the next one, the clock on the wall is set back an hour.
-        set_back: bool,
     },
 }
 
@@ -212,7 +210,6 @@ fn step(rng: &mut Rng, disk: Disk) -> Step {
             4..7 => Step::RefuseFiles(rng.bool()),
             7..9 => Step::Restart {
                 drained: rng.bool(),
-                set_back: rng.u8(0..4) == 0,
             },
             _ => Step::Wait(COMMIT_AFTER),
         },
@@ -224,7 +221,6 @@ fn step(rng: &mut Rng, disk: Disk) -> Step {
                 true => [0, 0],
                 false => [rng.usize(0..2), rng.usize(0..3)],
             },
-            set_back: rng.u8(0..4) == 0,
         },
     }
 }

@@ -30,9 +30,8 @@ use super::step::{
 /// Bytes of a segment: the least there can be.
 const SEGMENT: usize = 1 << 16;
 
-const HOUR: u64 = 3_600_000_000;
 /// After which nobody waits for the answer of a store any more.
-const HOURS: u64 = 2 * HOUR;
+const HOURS: u64 = 2 * 3_600_000_000;
 
 /// What happened, to be added up.
 #[derive(Clone, Copy, Debug, Default)]
@@ -99,7 +98,7 @@ pub struct World {
     /// Batches that the store was given, and may carry out at any time, again or for the first time.
     late: Vec<Vec<u8>>,
     now: Now,
-    /// Within a life, the clock on the wall is never set to before that.
+    /// The clock on the wall is never set to before that.
     day: u64,
     lives: u64,
     tally: Tally,
@@ -145,9 +144,9 @@ impl World {
             late: vec![],
             now: Now {
                 monotonic: 0,
-                unix: HOURS + 500_000,
+                unix: 500_000,
             },
-            day: HOURS,
+            day: 0,
             lives: 0,
             tally: Tally::default(),
         };
@@ -298,14 +297,13 @@ impl World {
                     self.refused |= refuse;
                 }
             }
-            Step::Restart { drained, set_back } => self.restart(*drained, *set_back),
+            Step::Restart { drained } => self.restart(*drained),
             Step::Crash {
                 shards,
                 death,
                 with_store,
                 short_lives,
-                set_back,
-            } => self.crash(*shards, death, *with_store, *short_lives, *set_back),
+            } => self.crash(*shards, death, *with_store, *short_lives),
         }
     }
 
@@ -449,10 +447,8 @@ impl World {
         death: &Death,
         with_store: bool,
         [unread, read]: [usize; 2],
-        set_back: bool,
     ) {
         let found = self.die_of(death, with_store);
-        self.set_clock_back(set_back);
         self.config.shards = shards;
         for _ in 0..unread {
             let directory = self.files.as_ref().map(Files::path);
@@ -617,16 +613,7 @@ impl World {
     }
 
     /// Without a journal everything is committed first, or it would be lost.
-    /// Between two lives only: all of the next stamps above what the last has stamped. Within one, a shard that had
-    /// stamped nothing yet would go back, to where the store forgets deletes at once.
-    fn set_clock_back(&mut self, set_back: bool) {
-        if set_back && self.day >= HOUR {
-            self.day -= HOUR;
-            self.now.unix = self.now.unix.saturating_sub(HOUR);
-        }
-    }
-
-    fn restart(&mut self, drained: bool, set_back: bool) {
+    fn restart(&mut self, drained: bool) {
         let drained = drained || self.files.is_none();
         self.step(&Step::RefuseFiles(false));
         self.engine.close(true);
@@ -639,7 +626,6 @@ impl World {
         self.engine.close_journal().unwrap();
         self.synced();
         self.die();
-        self.set_clock_back(set_back);
         self.scarred &= !drained;
         let recovered = self.begin();
         if drained {
@@ -677,7 +663,7 @@ impl World {
     pub fn end(mut self) -> Tally {
         self.step(&Step::RefuseFiles(false));
         if self.files.is_some() {
-            self.crash(8, &Death::Killed, false, [0, 0], false);
+            self.crash(8, &Death::Killed, false, [0, 0]);
         }
         self.drain();
         assert_eq!(self.stored(), self.model);
@@ -699,7 +685,7 @@ impl World {
         while (0..PARTITIONS).any(|p| self.engine.begin_load(p, 100).load.is_some()) {}
         let stats = self.engine.stats();
         assert_eq!((stats.users, stats.states, stats.channels), (0, 0, 0));
-        self.restart(true, false);
+        self.restart(true);
         self.tally
     }
 }
