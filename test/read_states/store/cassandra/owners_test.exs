@@ -115,28 +115,53 @@ defmodule ReadStates.Store.Cassandra.OwnersTest do
     :ok = ReadStates.ack(Killed, 1, 14, 100)
     :ok = ReadStates.delete(Killed, 1, 14)
     :ok = ReadStates.ack(Killed, 1, 15, 100)
+    :ok = ReadStates.increment(Killed, 1, 16, 101, by: 5)
+    :ok = ReadStates.decrement(Killed, 1, 16, 101)
+    for channel <- 20..21, do: :ok = ReadStates.ack(Killed, 2, channel, 100)
+    :ok = ReadStates.delete(Killed, 2)
     :ok = ReadStates.commit(Killed)
     """)
 
     other = __MODULE__.Other
     start_supervised!({ReadStates, name: other, store: {Cassandra, opts}}, id: other)
     for channel <- [10, 12, 14], do: :ok = ReadStates.ack(other, 1, channel, 200)
-    :ok = ReadStates.increment(other, 1, 11, 102)
+    for channel <- [11, 16], do: :ok = ReadStates.increment(other, 1, channel, 102)
+    :ok = ReadStates.ack(other, 2, 20, 200)
     :ok = ReadStates.delete(other, 1, 13)
     :ok = ReadStates.commit(other)
+
+    assert all(other, 1) == [
+             {10, 200, 0},
+             {11, 0, 4},
+             {12, 200, 0},
+             {14, 200, 0},
+             {15, 100, 0},
+             {16, 0, 5}
+           ]
+
+    assert all(other, 2) == [{20, 200, 0}]
     stop_supervised!(other)
 
     start_supervised!({ReadStates, name: __MODULE__, store: {Cassandra, opts}, journal: journal})
-    {:ok, states} = ReadStates.list(__MODULE__, 1)
 
     # guides/cassandra.md says all of this. The row that nobody else has written, 15, is as it was.
-    assert for(state <- states, do: {state.channel, state.last_message_id, state.counters}) == [
-             {10, 100, %{mention_count: 0}},
-             {11, 0, %{mention_count: 7}},
-             {12, 200, %{mention_count: 0}},
-             {13, 100, %{mention_count: 0}},
-             {15, 100, %{mention_count: 0}}
+    assert all(__MODULE__, 1) == [
+             {10, 100, 0},
+             {11, 0, 7},
+             {12, 200, 0},
+             {13, 100, 0},
+             {15, 100, 0},
+             {16, 0, 9}
            ]
+
+    assert all(__MODULE__, 2) == [{20, 200, 0}]
+  end
+
+  defp all(name, user) do
+    {:ok, states} = ReadStates.list(name, user)
+
+    for %{counters: %{mention_count: mentions}} = state <- states,
+        do: {state.channel, state.last_message_id, mentions}
   end
 
   # As each owner has put them.
