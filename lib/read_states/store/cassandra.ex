@@ -48,11 +48,12 @@ defmodule ReadStates.Store.Cassandra do
   | reason | |
   |---|---|
   | `:not_built` | the library is not there; the text says how to get it |
+  | `:not_loaded` | the library is there and cannot be loaded, for example on another system than the one it was built for |
   | `:unreachable` | nobody answers at the contact points |
   | `:access_denied` | wrong user or password, or none where they are asked for, or a user who may not do this |
   | `:tls` | a certificate does not fit, or a file of one cannot be read |
   | `:missing` | there is no such keyspace or table |
-  | `:not_ours` | the table is another one, or of a version of the library that this one cannot read |
+  | `:not_ours` | the table is another one, or of a version of the library that this one cannot read, or it forgets: it has a `default_time_to_live`, or a `gc_grace_seconds` of 0 |
   | `:counters_changed` | the instance's counters do not start with those the table was written with, in their order; new ones may only be appended |
   | `:consistency` | with these levels, and the keyspace's replicas, a load may miss a commit |
   | `:invalid_option` | the datacentre has no replicas, or is not named and there is more than one |

@@ -43,6 +43,7 @@ defmodule ReadStates.Store.Postgres do
   | reason | |
   |---|---|
   | `:not_built` | the library is not there; the text says how to get it |
+  | `:not_loaded` | the library is there and cannot be loaded, for example on another system than the one it was built for |
   | `:unreachable` | nobody answers at the host and port of the URL |
   | `:access_denied` | wrong user or password, or none where it is asked for, or a user who may not use the tables |
   | `:tls` | a certificate does not fit, or a file of one cannot be read, or the server does not speak TLS |

@@ -26,15 +26,15 @@ defmodule ReadStates.Store.Remote do
       def load_library do
         # Where it was not built, the functions raise, and `ReadStates.Store.Remote` says what to do. A module that cannot be
         # loaded would end the start of a release.
-        _ =
-          :read_states
-          |> Application.app_dir("priv/native/#{unquote(library)}")
-          |> String.to_charlist()
-          |> :erlang.load_nif(0)
-
+        _ = load_nif()
         :ok
       end
 
+      @doc false
+      def load_nif, do: :erlang.load_nif(String.to_charlist(library()), 0)
+
+      # Without its extension.
+      def library, do: Application.app_dir(:read_states, "priv/native/#{unquote(library)}")
       def store, do: unquote(store)
       def available, do: unloaded()
       def schema(_fields), do: unloaded()
@@ -95,7 +95,24 @@ defmodule ReadStates.Store.Remote do
     native.available()
     :ok
   catch
-    :error, :nif_not_loaded -> {:error, {:not_built, not_built(native.store())}}
+    :error, :nif_not_loaded -> load_again(native)
+  end
+
+  # For the reason, which nobody has kept.
+  defp load_again(native) do
+    case native.load_nif() do
+      :ok ->
+        :ok
+
+      # Somebody else did at the same time.
+      {:error, {:reload, _text}} ->
+        :ok
+
+      {:error, {_reason, text}} ->
+        if Path.wildcard(native.library() <> ".*") == [],
+          do: {:error, {:not_built, not_built(native.store())}},
+          else: {:error, {:not_loaded, "the library of this store cannot be loaded: #{text}"}}
+    end
   end
 
   defp not_built(store) do

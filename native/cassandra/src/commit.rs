@@ -2,9 +2,10 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
-use futures_util::future::try_join;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::future::join;
+use futures_util::{StreamExt, stream};
 use read_states_engine::batch::{Batch, Entry, Row, Version};
 use read_states_engine::id::{Channel, Id};
 use read_states_remote::{Error, Reason};
@@ -19,6 +20,9 @@ use crate::cell::{self, timestamp};
 
 /// Users of a batch who are written at the same time.
 const USERS: usize = 256;
+
+/// When no user was written for as long, the next ones are not tried.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Entries of a user that are written in one request. A batch of one partition is one write for the server, which takes
 /// 16 MB and more, and warns of large ones.
@@ -93,13 +97,31 @@ impl Cassandra {
             return Ok(());
         };
         let users = by_user(newest(changes));
-        let write = stream::iter(users)
-            .map(|user| self.write_user(user))
-            .buffer_unordered(USERS)
-            .try_for_each(|()| std::future::ready(Ok(())));
         // Together, for each waits for the server's disk. Of a commit that is not done the floor need not know.
-        try_join(self.raise_floor(floor), write).await?;
-        Ok(())
+        let (noted, written) = join(self.raise_floor(floor), self.write_users(users)).await;
+        noted.and(written)
+    }
+
+    /// Writes the changes of users. One who cannot be written keeps nobody else from it: the replicas of some may be away, and
+    /// those of all others there. Returns the first error.
+    async fn write_users(&self, users: Vec<Vec<Change>>) -> Result<(), Error> {
+        let mut writes = stream::iter(users)
+            .map(|user| self.write_user(user))
+            .buffer_unordered(USERS);
+        let mut result = Ok(());
+        let mut got_through = Instant::now();
+        while let Some(written) = writes.next().await {
+            match written {
+                Ok(()) => got_through = Instant::now(),
+                Err(error) => {
+                    result = result.and(Err(error));
+                    if got_through.elapsed() > PATIENCE {
+                        break;
+                    }
+                }
+            }
+        }
+        result
     }
 
     /// Writes the changes of one user, each of another place and that of the user first.

@@ -68,8 +68,11 @@ pub async fn check(session: &Session, options: &Options) -> Result<(), Error> {
     check_datacentre(session, options)?;
     let replication = replication(session, options).await?;
     check_consistency(&replication, options)?;
-    check_table(session, options, &options.table, STATES).await?;
-    check_table(session, options, &options.notes_table(), NOTES).await
+    for (table, columns) in [(&options.table, STATES), (&options.notes_table(), NOTES)] {
+        check_table(session, options, table, columns).await?;
+        check_lifetimes(session, options, table).await?;
+    }
+    Ok(())
 }
 
 /// Of one that is not there nobody is asked anything.
@@ -228,4 +231,31 @@ async fn check_table(
         return Err(Error::new(Reason::NotOurs, text));
     }
     Ok(())
+}
+
+/// A table must forget neither what is written nor, at once, what is deleted.
+async fn check_lifetimes(session: &Session, options: &Options, table: &str) -> Result<(), Error> {
+    let statement = "SELECT default_time_to_live, gc_grace_seconds FROM system_schema.tables WHERE keyspace_name = ? AND table_name = ?";
+    let rows = session
+        .query_unpaged(local(statement), (&options.keyspace, table))
+        .await
+        .map_err(|error| failed(&error))?
+        .into_rows_result()
+        .map_err(unexpected)?;
+    let row = rows
+        .maybe_first_row::<(Option<i32>, Option<i32>)>()
+        .map_err(unexpected)?;
+    let (lifetime, grace) = row.unwrap_or_default();
+    let why = match (lifetime, grace) {
+        (Some(seconds), _) if seconds != 0 => {
+            format!("default_time_to_live {seconds}, after which what was read is unread again")
+        }
+        (_, Some(0)) => {
+            "gc_grace_seconds 0, so that what is deleted can come back, and a replica that was away is not told what it missed"
+                .to_owned()
+        }
+        _ => return Ok(()),
+    };
+    let text = format!("table: {}.{table} has {why}", options.keyspace);
+    Err(Error::new(Reason::NotOurs, text))
 }

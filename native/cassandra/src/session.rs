@@ -1,6 +1,8 @@
 //! Connecting, and what can go wrong with that, by option.
 
+use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Duration;
 
 use read_states_remote::{Error, Reason};
 use scylla::client::execution_profile::ExecutionProfile;
@@ -11,8 +13,21 @@ use scylla::errors::{
     NewSessionError,
 };
 use scylla::policies::load_balancing::DefaultPolicy;
+use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
+use tokio::time::timeout;
 
 use crate::options::Options;
+
+/// Connecting may take as long as this: a call as a whole has 55 seconds, after which nobody would know where it was.
+const CONNECTING: Duration = Duration::from_secs(35);
+
+/// A request that has no answer by then goes to a second node too, and the first answer counts. So a node that hangs costs
+/// this and not a time-out, until [`KEEPALIVE`] has found out. One more and not two: where all nodes are slow, it is twice the work.
+const SECOND_NODE_AFTER: Duration = Duration::from_millis(300);
+
+/// How often a node is asked whether it is there, and how long it may take to say so. A connection without an answer is ended, and
+/// requests go to other nodes. Much longer than a node pauses to collect garbage.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(5));
 
 /// Connects. Requests go to a node that has the user, of our datacentre if one is named and then of no other.
 pub async fn connect(options: &Options) -> Result<Session, Error> {
@@ -20,15 +35,23 @@ pub async fn connect(options: &Options) -> Result<Session, Error> {
     if let Some(datacentre) = &options.datacentre {
         policy = policy.prefer_datacenter(datacentre.clone());
     }
+    // Only for idempotent requests, and all of ours are.
+    let second_node = SimpleSpeculativeExecutionPolicy {
+        max_retry_count: 1,
+        retry_interval: SECOND_NODE_AFTER,
+    };
     let profile = ExecutionProfile::builder()
         .load_balancing_policy(policy.build())
         .consistency(options.read.consistency())
         .request_timeout(Some(options.timeout()))
+        .speculative_execution_policy(Some(Arc::new(second_node)))
         .build();
     let mut builder = SessionBuilder::new()
         .known_nodes(&options.contact_points)
         .default_execution_profile_handle(profile.into_handle())
         .connection_timeout(options.timeout())
+        .keepalive_interval(KEEPALIVE.0)
+        .keepalive_timeout(KEEPALIVE.1)
         // What the tables are like we ask ourselves.
         .fetch_full_schema_metadata(false);
     if let (Some(user), Some(password)) = (&options.user, &options.password) {
@@ -37,10 +60,13 @@ pub async fn connect(options: &Options) -> Result<Session, Error> {
     if let Some(tls) = &options.tls {
         builder = builder.tls_context(Some(tls.config()?));
     }
-    builder
-        .build()
-        .await
-        .map_err(|error| refused(&error, options))
+    match timeout(CONNECTING, builder.build()).await {
+        Ok(session) => session.map_err(|error| refused(&error, options)),
+        Err(_) => Err(unreachable(
+            options,
+            format_args!("after {} seconds", CONNECTING.as_secs()),
+        )),
+    }
 }
 
 fn refused(error: &NewSessionError, options: &Options) -> Error {
@@ -73,6 +99,10 @@ fn refused(error: &NewSessionError, options: &Options) -> Error {
             _ => {}
         }
     }
+    unreachable(options, error)
+}
+
+fn unreachable(options: &Options, error: impl Display) -> Error {
     let hint = match options.tls {
         None => " (or they speak TLS only)",
         Some(_) => "",

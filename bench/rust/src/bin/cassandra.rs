@@ -11,6 +11,7 @@
 //! ```
 
 use std::io::{BufRead, Write, stdin, stdout};
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::{StreamExt, stream};
@@ -38,38 +39,14 @@ fn main() {
         .enable_all()
         .build()
         .expect("a runtime");
-    let bare = runtime.block_on(Bare::open(&point, &table));
-    let bare = &bare;
+    let bare = Arc::new(runtime.block_on(Bare::open(&point, &table)));
     println!("ready");
     for line in stdin().lock().lines() {
         let line = line.expect("a line");
-        let words: Vec<_> = line.split(' ').collect();
-        let number = |at: usize| -> u64 { words[at].parse().expect("a number") };
         let started = Instant::now();
-        // On a thread of the runtime, as the store's calls are.
-        runtime.block_on(async {
-            match words[0] {
-                "commit" => {
-                    let (rows, round) = (number(2), number(4));
-                    stream::iter(0..number(1))
-                        .for_each_concurrent(number(3) as usize, |user| {
-                            bare.commit(user as i64, rows as i64, round)
-                        })
-                        .await;
-                }
-                "load" => {
-                    bare.load(number(1) as i64).await;
-                }
-                "load_all" => {
-                    stream::iter(0..number(1))
-                        .for_each_concurrent(number(2) as usize, async |user| {
-                            bare.load(user as i64).await;
-                        })
-                        .await;
-                }
-                other => panic!("what is {other}?"),
-            }
-        });
+        // A task of the runtime, as a call of the store is. What `block_on` has itself is on this thread, outside of the runtime.
+        let work = runtime.spawn(bare.clone().answer(line));
+        runtime.block_on(work).expect("an answer");
         println!("{}", started.elapsed().as_secs_f64());
         stdout().flush().expect("a reader");
     }
@@ -96,6 +73,31 @@ impl Bare {
             session,
             write,
             load,
+        }
+    }
+
+    /// Does what a line asks for.
+    async fn answer(self: Arc<Self>, line: String) {
+        let words: Vec<_> = line.split(' ').collect();
+        let number = |at: usize| -> u64 { words[at].parse().expect("a number") };
+        match words[0] {
+            "commit" => {
+                let (rows, round) = (number(2) as i64, number(4));
+                let mut writes = stream::iter(0..number(1) as i64)
+                    .map(|user| self.commit(user, rows, round))
+                    .buffer_unordered(number(3) as usize);
+                while let Some(()) = writes.next().await {}
+            }
+            "load" => {
+                self.load(number(1) as i64).await;
+            }
+            "load_all" => {
+                let mut reads = stream::iter(0..number(1) as i64)
+                    .map(|user| self.load(user))
+                    .buffer_unordered(number(2) as usize);
+                while let Some(_rows) = reads.next().await {}
+            }
+            other => panic!("what is {other}?"),
         }
     }
 

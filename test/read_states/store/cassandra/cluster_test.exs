@@ -4,7 +4,7 @@ defmodule ReadStates.Store.Cassandra.ClusterTest do
 
   import ReadStates.InstanceCase, only: [read: 2, stored: 1]
 
-  alias ReadStates.{CQL, Model, Services}
+  alias ReadStates.{Batch, CQL, Model, Services, StoreContract}
   alias ReadStates.Store.Cassandra
 
   @moduletag :cassandra_3
@@ -64,6 +64,42 @@ defmodule ReadStates.Store.Cassandra.ClusterTest do
     # What is read is what all replicas agree on by now.
     start_supervised!({ReadStates, Keyword.drop(instance, [:capacity])})
     assert read(__MODULE__, Map.keys(model)) == model
+  end
+
+  test "of a commit all users are written whose node is there", %{opts: opts} do
+    # One replica, so that some users are away with a node, and the others are not.
+    opts = Keyword.merge(opts, keyspace: "read_states_test_1", replication_factor: 1)
+    :ok = Cassandra.set_up(opts ++ [timeout: 30_000])
+    cql = CQL.connect!(hd(opts[:contact_points]))
+
+    for table <- ~w(cluster cluster_notes),
+        do: CQL.run!(cql, "TRUNCATE read_states_test_1.#{table}")
+
+    CQL.close(cql)
+    {:ok, store, _floor} = Cassandra.open(opts, %{name: __MODULE__, counters: [:mention_count]})
+    on_exit(fn -> Services.run(["start", "cassandra-3/2"]) end)
+    Services.run(["kill", "cassandra-3/2"])
+
+    # Several times as many as are written at a time.
+    users = 1..5_000
+    version = System.os_time(:microsecond)
+    rows = for user <- users, do: StoreContract.row(user, 1, version)
+    assert {:error, {reason, _text}} = Cassandra.commit(store, Batch.new(rows, 1))
+    assert reason in [:server, :timeout, :unreachable]
+
+    loads =
+      users
+      |> Enum.take_every(10)
+      |> Task.async_stream(&Cassandra.load(store, [&1], nil),
+        max_concurrency: 50,
+        timeout: 60_000
+      )
+      |> Enum.map(fn {:ok, load} -> load end)
+
+    {there, away} = Enum.split_with(loads, &match?({:ok, _batch, nil}, &1))
+    assert length(there) > 100 and length(away) > 50
+    for {:ok, batch, nil} <- there, do: assert([_row] = Enum.to_list(batch))
+    :ok = Cassandra.close(store)
   end
 
   # Each as it says, and some load before and after it.

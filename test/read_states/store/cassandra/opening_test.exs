@@ -53,6 +53,15 @@ defmodule ReadStates.Store.Cassandra.OpeningTest do
     assert text =~ "contact_points: none of nowhere.invalid answers"
   end
 
+  @tag timeout: 120_000
+  test "where somebody takes the connection and says nothing" do
+    # As a node that hangs does: its kernel still accepts.
+    {:ok, socket} = :gen_tcp.listen(0, ip: {127, 0, 0, 1})
+    {:ok, port} = :inet.port(socket)
+    assert {:error, {:unreachable, text}} = open(contact_points: ["127.0.0.1:#{port}"])
+    assert text =~ "contact_points: none of 127.0.0.1:#{port} answers"
+  end
+
   test "with a file of certificates that is none" do
     assert {:error, {:tls, text}} = open(tls: [cacertfile: "mix.exs"])
     assert text =~ "tls: cacertfile: mix.exs: "
@@ -110,6 +119,32 @@ defmodule ReadStates.Store.Cassandra.OpeningTest do
       # What somebody else adds is his business.
       CQL.run!(cql, "ALTER TABLE #{keyspace}.read_states ADD remark text")
       assert open(opts) == {:ok, 0}
+    end
+
+    test "with a table that forgets", %{opts: opts, cql: cql, keyspace: keyspace} do
+      :ok = Cassandra.set_up(opts)
+
+      for table <- ["read_states", "read_states_notes"],
+          {option, value, good, text} <- [
+            {"default_time_to_live", 3_600, 0, "default_time_to_live 3600, after which"},
+            {"gc_grace_seconds", 0, 864_000, "gc_grace_seconds 0, so that"}
+          ] do
+        CQL.run!(cql, "ALTER TABLE #{keyspace}.#{table} WITH #{option} = #{value}")
+        assert {:error, {:not_ours, "table: " <> found}} = open(opts)
+        assert found =~ "#{keyspace}.#{table} has #{text}"
+        CQL.run!(cql, "ALTER TABLE #{keyspace}.#{table} WITH #{option} = #{good}")
+      end
+
+      assert open(opts) == {:ok, 0}
+    end
+
+    @tag timeout: 120_000
+    test "one of whose contact points hangs", %{opts: opts} do
+      :ok = Cassandra.set_up(opts)
+      {:ok, socket} = :gen_tcp.listen(0, ip: {127, 0, 0, 1})
+      {:ok, port} = :inet.port(socket)
+      points = ["127.0.0.1:#{port}" | opts[:contact_points]]
+      assert open(Keyword.put(opts, :contact_points, points)) == {:ok, 0}
     end
 
     test "with other counters, or of another version", %{opts: opts, cql: cql, keyspace: keyspace} do

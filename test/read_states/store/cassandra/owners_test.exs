@@ -100,6 +100,70 @@ defmodule ReadStates.Store.Cassandra.OwnersTest do
     end
   end
 
+  test "a journal that comes back after another owner took its users is carried out above what that one wrote",
+       %{opts: opts, tmp_dir: tmp_dir} do
+    journal = [path: Path.join(tmp_dir, "journal"), sync_every: 0]
+
+    OtherVM.run_and_kill("""
+    {:ok, _apps} = Application.ensure_all_started(:read_states)
+    store = {ReadStates.Store.Cassandra, #{inspect(opts)}}
+    {:ok, _instance} = ReadStates.start_link(name: Killed, store: store, journal: #{inspect(journal)})
+    :ok = ReadStates.put(Killed, 1, 10, 100, %{mention_count: 0})
+    for _ <- 1..3, do: :ok = ReadStates.increment(Killed, 1, 11, 101)
+    :ok = ReadStates.ack(Killed, 1, 12, 100)
+    :ok = ReadStates.ack(Killed, 1, 13, 100)
+    :ok = ReadStates.ack(Killed, 1, 14, 100)
+    :ok = ReadStates.delete(Killed, 1, 14)
+    :ok = ReadStates.ack(Killed, 1, 15, 100)
+    :ok = ReadStates.increment(Killed, 1, 16, 101, by: 5)
+    :ok = ReadStates.decrement(Killed, 1, 16, 101)
+    for channel <- 20..21, do: :ok = ReadStates.ack(Killed, 2, channel, 100)
+    :ok = ReadStates.delete(Killed, 2)
+    :ok = ReadStates.commit(Killed)
+    """)
+
+    other = __MODULE__.Other
+    start_supervised!({ReadStates, name: other, store: {Cassandra, opts}}, id: other)
+    for channel <- [10, 12, 14], do: :ok = ReadStates.ack(other, 1, channel, 200)
+    for channel <- [11, 16], do: :ok = ReadStates.increment(other, 1, channel, 102)
+    :ok = ReadStates.ack(other, 2, 20, 200)
+    :ok = ReadStates.delete(other, 1, 13)
+    :ok = ReadStates.commit(other)
+
+    assert all(other, 1) == [
+             {10, 200, 0},
+             {11, 0, 4},
+             {12, 200, 0},
+             {14, 200, 0},
+             {15, 100, 0},
+             {16, 0, 5}
+           ]
+
+    assert all(other, 2) == [{20, 200, 0}]
+    stop_supervised!(other)
+
+    start_supervised!({ReadStates, name: __MODULE__, store: {Cassandra, opts}, journal: journal})
+
+    # guides/cassandra.md says all of this. The row that nobody else has written, 15, is as it was.
+    assert all(__MODULE__, 1) == [
+             {10, 100, 0},
+             {11, 0, 7},
+             {12, 200, 0},
+             {13, 100, 0},
+             {15, 100, 0},
+             {16, 0, 9}
+           ]
+
+    assert all(__MODULE__, 2) == [{20, 200, 0}]
+  end
+
+  defp all(name, user) do
+    {:ok, states} = ReadStates.list(name, user)
+
+    for %{counters: %{mention_count: mentions}} = state <- states,
+        do: {state.channel, state.last_message_id, mentions}
+  end
+
   # As each owner has put them.
   defp assert_of(entries, parity) do
     assert length(entries) > @channels
