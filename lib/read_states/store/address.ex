@@ -8,11 +8,20 @@ defmodule ReadStates.Store.Address do
   @spec parse!(String.t()) :: module | {module, keyword}
   def parse!(address) do
     case String.split(address, ":", parts: 2) do
-      ["local", path] when path != "" -> {Local, path: path}
-      ["postgres"] -> {Postgres, []}
-      [scheme, "//" <> _server] when scheme in ["postgres", "postgresql"] -> {Postgres, url: address}
-      ["cassandra", cluster] -> {Cassandra, cassandra!(cluster)}
-      _other -> elixir!(address)
+      ["local", path] when path != "" ->
+        {Local, path: path}
+
+      ["postgres"] ->
+        {Postgres, []}
+
+      [scheme, "//" <> _server] when scheme in ["postgres", "postgresql"] ->
+        {Postgres, url: address}
+
+      ["cassandra", cluster] ->
+        {Cassandra, cassandra!(cluster)}
+
+      _other ->
+        elixir!(address)
     end
   end
 

@@ -209,7 +209,7 @@ defmodule ReadStates.Store.Both do
   def scan(store, {which, next, last, users, some, cursor}) do
     with {:ok, batch, more} <- load(store, some, cursor) do
       rest = {which, next, last, users}
-      {:ok, batch, if(more == nil, do: rest, else: Tuple.append(Tuple.append(rest, some), more))}
+      {:ok, batch, if(more == nil, do: rest, else: {which, next, last, users, some, more})}
     end
   end
 

@@ -21,7 +21,15 @@ defmodule ReadStates.Store.AddressTest do
   end
 
   test "what is none is named" do
-    for address <- ["", "local", "local:", "postgres:", "cassandra", "lokal:x", "mysql://u:secret@h/d"] do
+    for address <- [
+          "",
+          "local",
+          "local:",
+          "postgres:",
+          "cassandra",
+          "lokal:x",
+          "mysql://u:secret@h/d"
+        ] do
       error = assert_raise ArgumentError, fn -> parse!(address) end
       assert error.message =~ "must be local:PATH, postgres"
       refute error.message =~ "secret"

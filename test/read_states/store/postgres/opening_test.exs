@@ -35,7 +35,7 @@ defmodule ReadStates.Store.Postgres.OpeningTest do
 
     for {opts, message} <- [
           {[], "url must be given, or DATABASE_URL in the environment"},
-          {[url: 'postgres://u:not-to-be-seen@h/d'], "url must be a string"},
+          {[url: ~c"postgres://u:not-to-be-seen@h/d"], "url must be a string"},
           {[url: "mysql://u:not-to-be-seen@h/d"], "url must be postgres://user:password@host"},
           {[url: "postgres://u:not-to-be-seen@h"], "url must be postgres://user:password@host"},
           {[url: "postgres://u:not-to-be-seen@h/"], "url must be postgres://user:password@host"},
