@@ -21,6 +21,7 @@ defmodule ReadStates.Copy do
 
   alias ReadStates.{Argument, Journal, Options, Row, Secret}
   alias ReadStates.Copy.{Checkpoint, Digest}
+  alias ReadStates.Store.{Cassandra, Local, Postgres}
 
   # Commits under way at the same time.
   @commits 4
@@ -30,6 +31,12 @@ defmodule ReadStates.Copy do
   @compared 256
   # Of rows that differ, so many are named.
   @named 3
+  # Rows that only the second store has, of which it is seen in the end whether they still are. Of more, nobody wants to know how many.
+  @suspects 10_000
+  # Milliseconds until then. A commit under way is in the second store before it is in the first.
+  @looks [500, 2_000, 5_000]
+  # The stores that note the counters.
+  @noting [Local, Postgres, Cassandra]
 
   @typedoc "As an instance is given it: a module, or a module and its options."
   @type store :: module | {module, keyword}
@@ -56,6 +63,7 @@ defmodule ReadStates.Copy do
   Returns `{:error, {reason, text}}`, where the text is for people, and `reason` is `:open`, `:read` or `:write` for what a
   store has refused, `:journal` where there is a journal beside a store of `ReadStates.Store.Local` with something in
   it that is not committed, `:resume` for that file, and `:different` if the stores do not have the same rows at the end.
+  If `from` is a store that notes its counters, `:counters` must be those.
 
   Raises `ArgumentError` if an argument is wrong.
   """
@@ -71,6 +79,9 @@ defmodule ReadStates.Copy do
     end
 
     checkpoint = checkpoint!(opts[:resume], from, to)
+
+    check_there(from)
+    check_counters(from)
 
     with_store(:from, from, fn source ->
       with :ok <- check_journal(from) do
@@ -118,6 +129,36 @@ defmodule ReadStates.Copy do
     end
   end
 
+  # It would be made, and be empty.
+  defp check_there(from) do
+    with {Local, opts} <- Options.store(from),
+         path when is_binary(path) <- opts[:path],
+         false <- File.dir?(path),
+         do: fail(:open, "from: no directory #{path}")
+  end
+
+  # A store notes counters that are appended, and refuses an instance without them from then on. That is up to the instance: with
+  # those alone that a store has noted, it opens unchanged. The others do not look at them.
+  defp check_counters(%{store: {module, _opts}, counters: [_, _ | _] = counters} = from)
+       when module in @noting do
+    fewer = Enum.map(1..(length(counters) - 1), &Enum.take(counters, &1))
+
+    if noted = Enum.find(fewer, &opens?(%{from | counters: &1})) do
+      text =
+        "from: its counters are #{Enum.join(noted, ", ")}, and not #{Enum.join(counters, ", ")}"
+
+      fail(:open, text)
+    end
+  end
+
+  defp check_counters(_from), do: :ok
+
+  defp opens?(from) do
+    with_store(:from, from, fn _store -> true end)
+  catch
+    {:copy, :open, _text} -> false
+  end
+
   # What is only in the journal would not be copied.
   defp check_journal(options) do
     case Journal.open(%{options | journal: nil}, 0) do
@@ -140,9 +181,14 @@ defmodule ReadStates.Copy do
     target = %{which: :to, module: target, store: to, options: sealed}
     {before, progress} = copy_all(source, target, checkpoint, progress(opts))
 
-    case compare_all(source, target, &progress.(Digest.entries(before) + &1)) do
-      %{missing: 0, different: 0} -> {:ok, Digest.figures(before) |> Keyword.delete(:sha256)}
-      found -> fail(:different, text_of(found))
+    found = compare_all(source, target, :live, &progress.(Digest.entries(before) + &1))
+
+    case {found, extra_rows(source, target)} do
+      {%{missing: 0, different: 0}, []} ->
+        {:ok, Digest.figures(before) |> Keyword.delete(:sha256)}
+
+      {found, extra} ->
+        fail(:different, text_of(found, extra))
     end
   catch
     {:copy, reason, text} -> {:error, {reason, text}}
@@ -157,9 +203,9 @@ defmodule ReadStates.Copy do
     if Digest.same?(before, copied) do
       {:ok, Digest.figures(before)}
     else
-      found = compare_all(source, target, fn _done -> :ok end)
+      found = compare_all(source, target, :still, fn _done -> :ok end)
       rows = "to has #{Digest.rows(copied)} rows and from #{Digest.rows(before)}, of which "
-      fail(:different, rows <> text_of(found))
+      fail(:different, rows <> text_of(found, extra_rows(source, target)))
     end
   end
 
@@ -221,7 +267,8 @@ defmodule ReadStates.Copy do
   end
 
   # How many rows of the source the target has not, or not as they are, and some of them.
-  defp compare_all(source, target, progress) do
+  # Of stores that are `:live`, a row below a delete that the target remembers is none: the delete is on its way to the source.
+  defp compare_all(source, target, mode, progress) do
     source
     |> pages(nil)
     |> Stream.flat_map(fn {batch, _next} -> rows(batch) end)
@@ -230,17 +277,64 @@ defmodule ReadStates.Copy do
                                                                              {found, done} ->
       done = done + length(rows)
       progress.(done)
-      {compare(source, target, rows, found), done}
+      {compare(source, target, mode, rows, found), done}
     end)
     |> elem(0)
   end
 
-  defp text_of(found) do
-    "to has #{found.missing} not at all, #{found.newer} newer and #{found.different} with other values" <>
-      Enum.map_join(found.named, &", for example #{inspect(&1)}")
+  # The rows that the target has and the source has not, or as many of them as anybody wants to know of.
+  defp extra_rows(source, target) do
+    target
+    |> pages(nil)
+    |> Stream.flat_map(fn {batch, _next} -> rows(batch) end)
+    |> Stream.chunk_every(@compared)
+    |> Stream.flat_map(&only_there(&1, target, source))
+    |> Enum.take(@suspects)
+    |> still_extra(source, target, @looks)
   end
 
-  defp compare(source, target, rows, found) do
+  defp still_extra(rows, _source, _target, pauses) when rows == [] or pauses == [], do: rows
+
+  defp still_extra(rows, source, target, [pause | pauses]) do
+    Process.sleep(pause)
+
+    rows
+    |> Enum.chunk_every(@compared)
+    |> Enum.flat_map(&only_there(&1, target, source))
+    |> still_extra(source, target, pauses)
+  end
+
+  # Those of these rows whose places the target has still, and the source has not.
+  defp only_there(rows, target, source) do
+    here = lookup(source, rows)
+
+    case Enum.reject(rows, &is_map_key(here, place(&1))) do
+      [] ->
+        []
+
+      others ->
+        there = lookup(target, others)
+        for row <- others, %Row{} = now <- [there[place(row)]], do: now
+    end
+  end
+
+  defp text_of(found, extra) do
+    "to has #{found.missing} not at all, #{found.newer} newer and #{found.different} with other values" <>
+      examples(found.named) <> text_of_extra(extra)
+  end
+
+  defp text_of_extra([]), do: ""
+
+  defp text_of_extra(rows) do
+    count = if length(rows) == @suspects, do: "at least #{@suspects}", else: length(rows)
+
+    "; it has #{count} that from has not" <>
+      examples(Enum.take(rows, @named)) <> ": it has to be empty at first"
+  end
+
+  defp examples(rows), do: Enum.map_join(rows, &", for example #{inspect(&1)}")
+
+  defp compare(source, target, mode, rows, found) do
     there = lookup(target, rows)
     others = Enum.reject(rows, &(there[place(&1)] == &1))
 
@@ -249,9 +343,12 @@ defmodule ReadStates.Copy do
     there = if others == [], do: %{}, else: lookup(target, others)
 
     Enum.reduce(others, found, fn row, found ->
+      deleted = if mode == :live, do: deleted(there, row), else: -1
+
       case {now[place(row)], there[place(row)]} do
         {nil, _gone} -> found
         {row, row} -> found
+        {%{version: version}, nil} when version <= deleted -> found
         {row, nil} -> found |> Map.update!(:missing, &(&1 + 1)) |> name(row)
         {%{version: old}, %{version: new}} when new > old -> Map.update!(found, :newer, &(&1 + 1))
         {row, _other} -> found |> Map.update!(:different, &(&1 + 1)) |> name(row)
@@ -259,17 +356,30 @@ defmodule ReadStates.Copy do
     end)
   end
 
-  # What the store has at the places of these rows.
+  # Up to which version what is at the place of this row is deleted, as far as the store remembers.
+  defp deleted(found, %Row{user: user} = row) do
+    max(Map.get(found, {:delete, place(row)}, -1), Map.get(found, {:delete, user}, -1))
+  end
+
+  # What the store has at the places of these rows: rows by place, and the versions of deletes.
   defp lookup(store, rows) do
     users = rows |> Enum.map(& &1.user) |> Enum.uniq()
     wanted = MapSet.new(rows, &place/1)
 
     for {batch, _next} <- pages(store, nil, & &1.load(&2, users, &3)),
-        row <- rows(batch),
-        place(row) in wanted,
+        entry <- batch,
+        {key, value} = found(entry),
+        is_integer(value) or key in wanted,
         into: %{},
-        do: {place(row), row}
+        do: {key, value}
   end
+
+  defp found(%Row{} = row), do: {place(row), row}
+
+  defp found({:delete, user, {kind, channel}, version}),
+    do: {{:delete, {user, kind, channel}}, version}
+
+  defp found({:delete, user, version}), do: {{:delete, user}, version}
 
   defp name(%{named: named} = found, row) do
     if length(named) < @named, do: %{found | named: named ++ [row]}, else: found

@@ -6,7 +6,7 @@ defmodule ReadStates.Journal do
   require Logger
 
   alias ReadStates.{Argument, Native, Options}
-  alias ReadStates.Store.Local
+  alias ReadStates.Store.{Both, Local}
 
   @keys [:path, :max_size, :sync_every]
   @least_size 16 * 1024 * 1024
@@ -48,10 +48,34 @@ defmodule ReadStates.Journal do
 
   defp default_path(_store), do: nil
 
-  # {:ok, nil} without a journal. Then the one that the Local store had must be empty.
-  def open(%{journal: nil, store: {Local, _opts}} = options, owner) do
-    path = options |> Options.store() |> default_path() |> Path.expand()
+  # {:ok, nil} without a journal. Then the one that a Local store had must be empty.
+  def open(%{journal: nil} = options, owner) do
+    options
+    |> Options.store()
+    |> locals()
+    |> Enum.reduce_while({:ok, nil}, fn store, none ->
+      case drop_empty(store |> default_path() |> Path.expand(), owner) do
+        {:ok, nil} -> {:cont, none}
+        error -> {:halt, error}
+      end
+    end)
+  end
 
+  def open(%{journal: options}, owner) do
+    open_files(options.path, options.max_size, owner, options.sync_every == 0)
+  end
+
+  # The Local stores that a store is or has. What is wrong in options, the store refuses.
+  defp locals(Local), do: locals({Local, []})
+  defp locals({Local, opts}) when is_list(opts), do: [{Local, opts}]
+
+  defp locals({Both, opts}) when is_list(opts) do
+    Enum.flat_map([:from, :to], &locals(List.keyfind(opts, &1, 0, {&1, nil}) |> elem(1)))
+  end
+
+  defp locals(_other), do: []
+
+  defp drop_empty(path, owner) do
     with [_file | _more] <- Path.wildcard(Path.join(path, "*.journal")),
          {:ok, journal} <- open_files(path, @least_size, owner, false) do
       case Native.journal_drop(journal) do
@@ -69,12 +93,6 @@ defmodule ReadStates.Journal do
       [] -> {:ok, nil}
       error -> error
     end
-  end
-
-  def open(%{journal: nil}, _owner), do: {:ok, nil}
-
-  def open(%{journal: options}, owner) do
-    open_files(options.path, options.max_size, owner, options.sync_every == 0)
   end
 
   # `exact` is whether those who write wait for a sync.

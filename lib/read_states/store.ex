@@ -2,8 +2,10 @@ defmodule ReadStates.Store do
   @moduledoc """
   Where read states are kept when they are not in memory: the behaviour of a store.
 
-  `ReadStates.Store.Local` keeps them in files and `ReadStates.Store.Memory` in memory, for tests. The guide
-  [Writing a store](writing_a_store.md) shows a third, written in Elixir, and the tests that every store must pass.
+  `ReadStates.Store.Local` keeps them in files, `ReadStates.Store.Postgres` in PostgreSQL, `ReadStates.Store.Cassandra` in Cassandra,
+  and `ReadStates.Store.Memory` in memory, for tests. `ReadStates.Store.Both` is two of them, to move from one to the other. The guide
+  [Writing a store](writing_a_store.md) shows one written in Elixir, and the tests that every store must pass;
+  [On your own Ecto repo](ecto.md) another.
 
   A store knows read states as *entries* (`t:ReadStates.Batch.entry/0`): rows, deletes of one read state, and deletes
   of a user. They come in batches, which are enumerable.

@@ -90,12 +90,26 @@ defmodule ReadStates.CopyTest do
 
     assert text =~ "for example %ReadStates.Row{user: 8"
     assert text =~ "for example %ReadStates.Row{user: 9"
+    assert text =~ "it has 1 that from has not, for example %ReadStates.Row{user: 1000"
   end
 
   test "counters are compared too", %{from: from, to: to} do
     fill(from, [row(1, 1, 10, counters: [1])])
     fill(to, [row(1, 1, 10, counters: [2])])
     assert {:error, {:different, _text}} = Copy.copy(from, to)
+  end
+
+  test "does not append counters to those of the first store", %{from: from, to: to} do
+    fill(from, [row(1, 1, 10)])
+    counters = [:mention_count, :mentoin_count]
+    assert {:error, {:open, text}} = Copy.copy(from, to, counters: counters)
+    assert text == "from: its counters are mention_count, and not mention_count, mentoin_count"
+    assert entries(from) == [row(1, 1, 10)]
+  end
+
+  test "does not make a first store that is not there", %{from: {_, path: path} = from, to: to} do
+    assert Copy.copy(from, to) == {:error, {:open, "from: no directory #{path}"}}
+    refute File.exists?(path)
   end
 
   test "a failure that passes is not noticed, one that stays is an error", %{from: from} do
@@ -188,6 +202,7 @@ defmodule ReadStates.CopyTest do
     File.write!(Path.join(dir, "file"), "")
     nowhere = {Local, path: Path.join(dir, "file/below")}
     assert {:error, {:open, "from: " <> _}} = Copy.copy(nowhere, to)
+    fill(from, [])
     assert {:error, {:open, "to: " <> _}} = Copy.copy(from, nowhere)
     assert_raise ArgumentError, ~r/two stores/, fn -> Copy.copy(from, from) end
     assert_raise ArgumentError, ~r/^from: .*paht/, fn -> Copy.copy({Local, paht: "x"}, to) end

@@ -112,10 +112,12 @@ defmodule ReadStates.EctoStore do
     write = fn ->
       write_deletes(store, deletes)
       write_rows(store, rows)
-      if newest != [], do: raise_floor(store, newest |> Enum.map(&version/1) |> Enum.max())
     end
 
-    with {:ok, _} <- unless_closed(store, fn -> store.repo.transaction(write) end), do: :ok
+    # Before, and not in the transaction, in which all commits would wait for each other. It may be too high, not too low.
+    with {:ok, _} <- unless_closed(store, fn -> raise_floor(store, newest) end),
+         {:ok, _} <- unless_closed(store, fn -> store.repo.transaction(write) end),
+         do: :ok
   end
 
   defp write_rows(_store, []), do: :ok
@@ -173,32 +175,36 @@ defmodule ReadStates.EctoStore do
       store.repo.query!(sql, params)
     end
 
-    forget(store, highest - @hour)
+    forget(store, highest - @hour, 1_000 + 2 * length(deletes))
   end
 
-  # Deletes that are old enough, and with them what came late.
-  defp forget(_store, horizon) when horizon < 0, do: :ok
+  # Deletes that are old enough, and with them what came late: so many at most, but more than a commit brings.
+  defp forget(_store, horizon, _most) when horizon < 0, do: :ok
 
-  defp forget(store, horizon) do
+  defp forget(store, horizon, most) do
     store.repo.query!(
       """
-      WITH d AS (DELETE FROM read_states_deletes WHERE version >= 0 AND version < $1::bigint
+      WITH d AS (DELETE FROM read_states_deletes WHERE ctid = ANY(ARRAY(
+          SELECT ctid FROM read_states_deletes WHERE version >= 0 AND version < $1::bigint
+          ORDER BY version LIMIT $2::bigint FOR UPDATE SKIP LOCKED))
         RETURNING "user", kind, channel, version)
       DELETE FROM read_states AS s USING d
       WHERE s."user" = d."user" AND (d.kind = -1 OR (s.kind = d.kind AND s.channel = d.channel))
         AND (s.version #{@unsigned}) <= (d.version #{@unsigned})
       """,
-      [min(horizon, 0x7FFF_FFFF_FFFF_FFFF)]
+      [min(horizon, 0x7FFF_FFFF_FFFF_FFFF), most]
     )
   end
 
-  defp raise_floor(store, version) do
-    store.repo.query!(
+  defp raise_floor(_store, []), do: {:ok, nil}
+
+  defp raise_floor(store, entries) do
+    store.repo.query(
       """
       UPDATE read_states_notes SET number = $1::bigint
       WHERE name = 'floor' AND (number #{@unsigned}) < ($1::bigint #{@unsigned})
       """,
-      [signed(version)]
+      [entries |> Enum.map(&version/1) |> Enum.max() |> signed()]
     )
   end
 

@@ -50,7 +50,7 @@ defmodule Mix.Tasks.ReadStates.Copy do
   use Mix.Task
 
   alias ReadStates.{Copy, Progress}
-  alias ReadStates.Store.{Address, Local}
+  alias ReadStates.Store.Address
 
   @requirements ["app.config"]
   @switches [from: :string, to: :string, counters: :string, resume: :string]
@@ -61,7 +61,6 @@ defmodule Mix.Tasks.ReadStates.Copy do
     opts = parse(args)
     {:ok, _apps} = Application.ensure_all_started(:read_states)
     [from, to] = Enum.map([:from, :to], &store(&1, opts))
-    check_there(from)
 
     case :timer.tc(fn -> copy(from, to, opts) end) do
       {microseconds, {:ok, figures}} ->
@@ -97,14 +96,6 @@ defmodule Mix.Tasks.ReadStates.Copy do
   rescue
     error in ArgumentError -> Mix.raise("--#{option} #{Exception.message(error)}")
   end
-
-  # It would be made, and be empty.
-  defp check_there({Local, opts}) do
-    path = opts[:path]
-    unless is_binary(path) and File.dir?(path), do: Mix.raise("--from: no directory #{path}")
-  end
-
-  defp check_there(_store), do: :ok
 
   defp copy(from, to, opts) do
     counters = opts |> Keyword.get(:counters, "mention_count") |> String.split(",", trim: true)

@@ -14,6 +14,9 @@ defmodule ReadStates.Store.Both do
   which of them has what. `copy/2` brings what only the first has to the second, while the instance works; after that the second
   has everything, and can be used alone. The guide [Moving to another store](moving.md) has the steps.
 
+  The second store has to be empty at the beginning. A store remembers deletes for a while only, so what it has of earlier days may be what
+  the first has deleted since, and that would be read again. `copy/2` fails if there is something in the second that the first has not.
+
   A call fails if it fails in either of the stores.
 
   ## Options
@@ -38,7 +41,7 @@ defmodule ReadStates.Store.Both do
   @doc """
   Copies everything of the first store that the second has not, while the instance `name`, whose store this is, goes on.
 
-  Returns `{:ok, figures}` when the second store has every row of the first, as it is or newer; the figures are `rows`, `deletes` and
+  Returns `{:ok, figures}` when the second store has every row of the first, as it is or newer, and no other; the figures are `rows`, `deletes` and
   `users` that the first had at the beginning. Returns `{:error, {reason, text}}` as `ReadStates.Copy.copy/3` does. It can be called
   again at any time.
 
@@ -64,7 +67,7 @@ defmodule ReadStates.Store.Both do
     if from == to, do: raise(ArgumentError, "from and to must be two stores")
 
     with {:ok, from, floor} <- open(:from, from, context) do
-      case open(:to, to, context) do
+      case open_or_close(to, context, from) do
         {:ok, to, other} ->
           {:ok, %{from: from, to: to, counters: length(context.counters)}, max(floor, other)}
 
@@ -73,6 +76,15 @@ defmodule ReadStates.Store.Both do
           {:error, reason}
       end
     end
+  end
+
+  # Nobody else closes `from` if `to` raises, for its options are wrong.
+  defp open_or_close(to, context, from) do
+    open(:to, to, context)
+  catch
+    kind, reason ->
+      close_one(from)
+      :erlang.raise(kind, reason, __STACKTRACE__)
   end
 
   defp open(which, {module, opts}, context) do
@@ -215,6 +227,14 @@ defmodule ReadStates.Store.Both do
       {:ok, batch, next} -> known(store, users, next, Enum.into(batch, before, &user/1))
       {:error, reason} -> {:error, reason}
     end
+  end
+
+  # Versions that the journal does not know of may be another instance's in one of them.
+  @impl true
+  def shared?(%{from: from, to: to}), do: Enum.any?([from, to], &shared_one?/1)
+
+  defp shared_one?({module, store}) do
+    function_exported?(module, :shared?, 1) and module.shared?(store)
   end
 
   @impl true

@@ -14,7 +14,7 @@ defmodule ReadStates.Store.Postgres do
        store: {ReadStates.Store.Postgres, url: System.fetch_env!("DATABASE_URL")}}
 
   The tables are made by `mix read_states.postgres.setup`, which also prints the SQL for a migration. The guide [PostgreSQL](postgres.md)
-  has them, what they take on disk, and what two instances may do at the same time. It also shows the same store in
+  has them, and what two instances may do at the same time. It also shows the same store in
   Elixir, on the application's own Ecto repo.
 
   ## Options
@@ -93,6 +93,9 @@ defmodule ReadStates.Store.Postgres do
   def scan(store, cursor), do: Remote.scan(Native, store, cursor)
 
   @impl true
+  def shared?(_store), do: true
+
+  @impl true
   def close(store), do: Remote.close(Native, store)
 
   # The statements are the same whatever the server.
@@ -133,7 +136,9 @@ defmodule ReadStates.Store.Postgres do
 
   # The values of these are not shown.
   defp check!(name, value) when name in [:url, :password] do
-    unless value == nil or is_binary(value), do: raise(ArgumentError, "#{name} must be a string")
+    unless value == nil or (is_binary(value) and String.valid?(value)) do
+      raise ArgumentError, "#{name} must be a string in UTF-8"
+    end
   end
 
   defp check!(name, value) when name in [:schema, :table] do
@@ -172,10 +177,13 @@ defmodule ReadStates.Store.Postgres do
          true <- host not in [nil, ""] and database != "" and not String.contains?(database, "/") do
       {user, password} = userinfo!(uri.userinfo)
 
+      port = uri.port || 5432
+      unless port in 1..65_535, do: wrong_url!("must have a port from 1 to 65535")
+
       %{
         host: host,
-        port: uri.port || 5432,
-        database: URI.decode(database),
+        port: port,
+        database: decode!(database),
         user: user,
         password: password,
         sslmode: sslmode!(uri.query)
@@ -190,9 +198,17 @@ defmodule ReadStates.Store.Postgres do
   defp userinfo!(userinfo) do
     case String.split(userinfo, ":", parts: 2) do
       ["" | _] -> wrong_url!("has no user: #{@url}")
-      [user] -> {URI.decode(user), nil}
-      [user, password] -> {URI.decode(user), URI.decode(password)}
+      [user] -> {decode!(user), nil}
+      [user, password] -> {decode!(user), decode!(password)}
     end
+  end
+
+  defp decode!(text) do
+    decoded = URI.decode(text)
+    if String.valid?(decoded), do: decoded, else: raise(ArgumentError)
+  rescue
+    # It shows what it could not decode.
+    ArgumentError -> wrong_url!("must have names and a password that are percent-encoded UTF-8")
   end
 
   defp sslmode!(nil), do: nil

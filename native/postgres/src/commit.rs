@@ -185,8 +185,9 @@ fn place(entry: &Entry) -> Place {
 }
 
 impl Writes {
-    /// The newest entry of each place, of equal ones the first, in an order that all commits have in common, so that none waits for
-    /// another in a circle.
+    /// The newest entry of each place, of equal ones the first, in an order that all commits have in common: so commits of
+    /// rows do not wait for each other in a circle. Those with deletes may, for the server removes rows in the order in which it finds
+    /// them. It ends one of them then, which is tried again.
     pub fn new(batch: &[u8], counters: usize) -> Result<Self, Error> {
         let batch = Batch::check(batch)?;
         if batch.counters() != counters {
@@ -226,18 +227,20 @@ pub async fn write(
     writes: &Writes,
     floor: Option<Version>,
 ) -> Result<(), tokio_postgres::Error> {
-    let note = async |client: &Object| match floor {
-        Some(floor) => {
-            let note = client.prepare_cached(&statements.note).await?;
-            client.execute(&note, &[&(floor as i64)]).await.map(drop)
-        }
+    let prepared = match floor {
+        Some(_) => Some(client.prepare_cached(&statements.note).await?),
+        None => None,
+    };
+    let number = floor.unwrap_or_default() as i64;
+    let note = async |client: &Object| match &prepared {
+        Some(note) => client.execute(note, &[&number]).await.map(drop),
         None => Ok(()),
     };
     if writes.deletes.users.is_empty() {
         let statement = client.prepare_cached(&statements.write).await?;
         let arguments = writes.rows.arguments();
         let rows = client.execute(&statement, &arguments);
-        // Sent together, done one after the other.
+        // Sent together, done one after the other: nothing is left to be prepared, so the note is sent first.
         return try_join(note(client), rows).await.map(drop);
     }
     note(client).await?;

@@ -6,6 +6,7 @@ use deadpool_postgres::{Object, PoolError};
 use read_states_engine::batch::Version;
 use read_states_engine::id::Id;
 use read_states_remote::{Database, Error, Header, Page, Reason};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 use crate::commit::{self, Statements, Writes};
@@ -180,7 +181,16 @@ impl Database for Postgres {
             }
             transaction.commit().await
         };
-        run.await.map_err(|error| failed(&error))?;
+        run.await.map_err(|error| match error.code() {
+            Some(code) if *code == SqlState::INVALID_SCHEMA_NAME => {
+                let (schema, database) = (&options.schema, &options.database);
+                let text = format!(
+                    "schema: there is no schema {schema} in {database}: CREATE SCHEMA {schema}"
+                );
+                Error::new(Reason::Missing, text)
+            }
+            _ => failed(&error),
+        })?;
         server.close();
         Ok(())
     }

@@ -89,14 +89,15 @@ async fn check_table(
 ) -> Result<(), Error> {
     let schema = &options.schema;
     let place = format!("{schema}.{table}");
-    let statement = "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull \
+    let statement = "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull, \
+         a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' \
          FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped";
     let rows = client.query(statement, &[schema, &table]).await;
-    let found: Vec<(String, String, bool)> = rows
+    let found: Vec<(String, String, bool, bool)> = rows
         .map_err(|error| failed(&error))?
         .iter()
-        .map(|row| (row.get(0), row.get(1), row.get(2)))
+        .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3)))
         .collect();
     if found.is_empty() {
         let text = format!(
@@ -112,7 +113,7 @@ async fn check_table(
     for (name, of_type, null) in expected {
         let is_there = found
             .iter()
-            .any(|(a, b, c)| (a.as_str(), b.as_str(), *c) == (*name, *of_type, *null));
+            .any(|(a, b, c, _)| (a.as_str(), b.as_str(), *c) == (*name, *of_type, *null));
         if !is_there {
             let null = if *null { "" } else { " that is not null" };
             return Err(not_ours(format!(
@@ -120,7 +121,15 @@ async fn check_table(
             )));
         }
     }
-    // A further column is somebody else's business, if we need not know it.
+    // A further column is somebody else's business, if nothing has to be written into it.
+    let ours = |column: &str| expected.iter().any(|(name, ..)| *name == column);
+    for (name, _, _, needed) in &found {
+        if *needed && !ours(name) {
+            return Err(not_ours(format!(
+                "its column {name} may not be null and has no default"
+            )));
+        }
+    }
     let statement = "SELECT string_agg(a.attname, ', ' ORDER BY k.at) FROM pg_index i \
          JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
          CROSS JOIN LATERAL unnest(i.indkey::smallint[]) WITH ORDINALITY AS k(number, at) \

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::future::Future;
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use deadpool_postgres::{Object, Pool, PoolError};
@@ -25,6 +26,36 @@ pub struct Server {
     patience: Duration,
 }
 
+/// A connection of the pool, for one request. It goes back when the request came to an end. With one that took too long, or whose
+/// caller was killed, it is closed: something may hang on it, and the pool would give it to the next.
+pub struct Lease(Option<Object>);
+
+impl Lease {
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        drop(self.0.take().map(Object::take));
+    }
+}
+
+impl Deref for Lease {
+    type Target = Object;
+
+    fn deref(&self) -> &Object {
+        self.0.as_ref().expect("held until it is given back")
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut Object {
+        self.0.as_mut().expect("held until it is given back")
+    }
+}
+
 impl Server {
     /// With a pool that makes connections as the options say.
     pub fn new(pool: Pool, options: &Options) -> Self {
@@ -36,9 +67,9 @@ impl Server {
     }
 
     /// The result of `request` on a connection, tried again on another one when that may help.
-    pub async fn run<A, F>(&self, request: impl Fn(Object) -> F) -> Result<A, Error>
+    pub async fn run<A, F>(&self, request: impl Fn(Lease) -> F) -> Result<A, Error>
     where
-        F: Future<Output = (Object, Result<A, tokio_postgres::Error>)>,
+        F: Future<Output = (Lease, Result<A, tokio_postgres::Error>)>,
     {
         let mut pauses = PAUSES.iter();
         loop {
@@ -54,12 +85,12 @@ impl Server {
     }
 
     /// An error, and whether another try may help.
-    async fn attempt<A, F>(&self, request: &impl Fn(Object) -> F) -> Result<A, (Error, bool)>
+    async fn attempt<A, F>(&self, request: &impl Fn(Lease) -> F) -> Result<A, (Error, bool)>
     where
-        F: Future<Output = (Object, Result<A, tokio_postgres::Error>)>,
+        F: Future<Output = (Lease, Result<A, tokio_postgres::Error>)>,
     {
         let client = match self.pool.get().await {
-            Ok(client) => client,
+            Ok(client) => Lease(Some(client)),
             Err(PoolError::Backend(error)) => {
                 let again = is_transient(&error);
                 return Err((refused(&error, &self.options), again));
@@ -67,11 +98,14 @@ impl Server {
             Err(error) => return Err((Error::new(Reason::Timeout, error), false)),
         };
         match timeout(self.patience, request(client)).await {
-            Ok((_client, Ok(answer))) => Ok(answer),
+            Ok((client, Ok(answer))) => {
+                client.give_back();
+                Ok(answer)
+            }
             Ok((client, Err(error))) => {
-                if error.as_db_error().is_none() {
-                    // Whatever is wrong with this connection, nobody else is to have it.
-                    drop(Object::take(client));
+                // Otherwise something is wrong with the connection.
+                if error.as_db_error().is_some() {
+                    client.give_back();
                 }
                 let again = is_transient(&error);
                 Err((failed(&error), again))

@@ -56,12 +56,12 @@ pub fn pool(options: &Options) -> Result<Pool, Error> {
 ///
 /// The plans are the same for whatever arguments, and all by index: the server must not plan each statement anew, nor come
 /// to read whole tables because a table was small when it planned. What is committed must be on disk, whatever the
-/// server's setting is.
+/// server's setting is. A transaction whose client is gone without a word must not keep its locks.
 fn session(options: &Options) -> String {
     format!(
-        "SET statement_timeout = {}; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
+        "SET statement_timeout = {timeout}; SET idle_in_transaction_session_timeout = {timeout}; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
          SET client_min_messages = warning; SET default_transaction_isolation = 'read committed'; \
          SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
-        options.timeout
+        timeout = options.timeout
     )
 }

@@ -117,6 +117,11 @@ defmodule ReadStates.Store.BothTest do
     local = {Local, path: Path.join(dir, "local")}
     :ok = FaultyStore.set(faults, :open, away)
     assert {:error, {:to, :away}} = Both.open([from: local, to: faulty], @context)
+
+    assert_raise ArgumentError, ~r/:paht/, fn ->
+      Both.open([from: local, to: {Local, paht: "x"}], @context)
+    end
+
     assert {:ok, store, 0} = Local.open(elem(local, 1), @context)
     :ok = Local.close(store)
   end
@@ -142,6 +147,62 @@ defmodule ReadStates.Store.BothTest do
     assert_raise ArgumentError, ~r/^name must be/, fn -> Both.copy(:nobody) end
     start_supervised!({ReadStates, name: __MODULE__, store: Memory})
     assert_raise ArgumentError, ~r/^name must be that of/, fn -> Both.copy(__MODULE__) end
+  end
+
+  # An instance on the two, with what they have before.
+  defp copied(from, to) do
+    stores = [from: {Memory, data: filled(from)}, to: {Memory, data: filled(to)}]
+    start_supervised!({ReadStates, name: __MODULE__, store: {Both, stores}})
+    Both.copy(__MODULE__)
+  end
+
+  test "says after copying what only the second has" do
+    assert {:error, {:different, text}} = copied([row(1, 1, 5)], [row(1, 1, 5), row(2, 7, 3)])
+    assert text =~ "it has 1 that from has not, for example %ReadStates.Row{user: 2, "
+    assert text =~ "it has to be empty at first"
+  end
+
+  test "what is deleted in the second is not missed there: the delete is on its way to the first" do
+    assert {:ok, _figures} =
+             copied([row(1, 1, 5), row(2, 1, 5)], [{:delete, 1, {0, 1}, 5}, {:delete, 2, 6}])
+  end
+
+  test "what is committed to the second and not yet to the first is no difference" do
+    faults = start_supervised!(%{id: :faults, start: {FaultyStore, :start_link, [self()]}})
+    from = {FaultyStore, faults: faults, store: {Memory, data: filled([row(1, 1, 5)])}}
+    to = {Memory, data: filled([])}
+    opts = [name: __MODULE__, store: {Both, from: from, to: to}, commit_after: 0]
+    start_supervised!({ReadStates, opts})
+    # On its way while the stores are compared: it is held after the second has it.
+    :ok = FaultyStore.set(faults, :commit, {:return, {:error, :away}})
+    :ok = ReadStates.ack(__MODULE__, 2, 1, 7)
+    ReadStates.Eventually.eventually(fn -> match?([%{user: 2}], entries(to)) end)
+    copy = Task.async(fn -> Both.copy(__MODULE__) end)
+    Process.sleep(300)
+    :ok = FaultyStore.set(faults, :commit, nil)
+    assert {:ok, _figures} = Task.await(copy, 60_000)
+  end
+
+  test "does not leave the journal of a Local store behind", %{tmp_dir: dir} do
+    local = {Local, path: Path.join(dir, "local")}
+
+    ReadStates.OtherVM.run_and_kill("""
+    {:ok, _} = Application.ensure_all_started(:read_states)
+    {:ok, _} = ReadStates.start_link(name: R, store: #{inspect(local)})
+    :ok = ReadStates.ack(R, 1, 2, 3)
+    """)
+
+    Process.flag(:trap_exit, true)
+
+    for stores <- [[from: local, to: Memory], [from: Memory, to: local]] do
+      assert {:error, {:journal, {:not_empty, text}}} =
+               ReadStates.start_link(name: __MODULE__, store: {Both, stores})
+
+      assert text =~ "has 1 records"
+    end
+
+    both = {Both, from: local, to: Memory}
+    assert {:error, {:journal, _text}} = ReadStates.Copy.copy(both, {Local, path: dir <> "/to"})
   end
 
   defp elem_user(%ReadStates.Row{user: user}), do: user

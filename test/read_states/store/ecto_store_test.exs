@@ -43,4 +43,37 @@ defmodule ReadStates.EctoStoreTest do
 
     :ok = Postgres.close(other)
   end
+
+  test "forgets deletes in portions, more than a commit brings", %{store: store} do
+    count = fn -> sql!("SELECT count(*) FROM #{@schema}.read_states_deletes") end
+    :ok = commit(store, for(channel <- 1..2_500, do: {:delete, 1, {0, channel}, channel}))
+    :ok = commit(store, [{:delete, 2, 4_000_000_000}])
+    assert count.() == "1499"
+    for n <- 1..2, do: :ok = commit(store, [{:delete, 2, 4_000_000_000 + n}])
+    assert count.() == "1"
+  end
+
+  test "raises the floor before it writes, and lets nobody wait for it", %{store: store} do
+    :ok = commit(store, [row(1, 1, 1)])
+
+    locker =
+      Task.async(fn ->
+        sql!(
+          "BEGIN; UPDATE #{@schema}.read_states SET version = 1 WHERE \"user\" = 1; SELECT pg_sleep(2); COMMIT"
+        )
+      end)
+
+    floor = fn -> sql!("SELECT number FROM #{@schema}.read_states_notes WHERE name = 'floor'") end
+
+    ReadStates.Eventually.eventually(fn ->
+      sql!("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") != "0"
+    end)
+
+    waiting = Task.async(fn -> commit(store, [row(1, 1, 5)]) end)
+    # While its row is locked.
+    ReadStates.Eventually.eventually(fn -> floor.() == "5" end)
+    assert sql!("SELECT version FROM #{@schema}.read_states") == "1"
+    assert Task.await(waiting) == :ok
+    Task.await(locker)
+  end
 end

@@ -44,6 +44,10 @@ defmodule ReadStates.Store.Postgres.OpeningTest do
           {[url: @url <> "?ssl=true"], "url must have no parameter but sslmode"},
           {[url: @url <> "?sslmode=verify-full", tls: true], "tls and the sslmode of url"},
           {[url: @url, password: :a], "password must be a string"},
+          {[url: @url, password: <<255>>], "password must be a string in UTF-8"},
+          {[url: "postgres://u:not-to-be-seen%FF@h/d"], "percent-encoded UTF-8"},
+          {[url: "postgres://u:not-to-be-seen@h:99999/d"],
+           "url must have a port from 1 to 65535"},
           {[url: @url, schema: "A"], "schema must be a string of at most 42 of a-z, 0-9 and _"},
           {[url: @url, table: "a\"; DROP TABLE b"],
            "table must be a string of at most 42 of a-z"},
@@ -206,10 +210,23 @@ defmodule ReadStates.Store.Postgres.OpeningTest do
       :ok = Postgres.set_up(opts)
       # What somebody else adds is his business.
       sql!("ALTER TABLE #{schema}.read_states ADD remark text")
+      sql!("ALTER TABLE #{schema}.read_states ADD at timestamptz NOT NULL DEFAULT now()")
       assert open(opts) == {:ok, 0}
+      # Unless every row must have it.
+      sql!("ALTER TABLE #{schema}.read_states ADD owner text NOT NULL")
+      assert {:error, {:not_ours, said}} = open(opts)
+      assert said =~ "its column owner may not be null and has no default"
+      sql!("ALTER TABLE #{schema}.read_states DROP owner")
       sql!("DROP TABLE #{schema}.read_states_deletes")
       assert {:error, {:missing, said}} = open(opts)
       assert said =~ "there is no table #{schema}.read_states_deletes"
+    end
+
+    test "the task does not make the schema, and says so", %{url: url} do
+      assert {:error, {:missing, text}} = Postgres.set_up(url: url, schema: "read_states_nowhere")
+
+      assert text ==
+               "schema: there is no schema read_states_nowhere in read_states: CREATE SCHEMA read_states_nowhere"
     end
 
     test "with other counters, or of another version", %{opts: opts, schema: schema} do

@@ -72,6 +72,44 @@ defmodule ReadStates.Store.Postgres.OwnersTest do
     :ok = Postgres.close(store)
   end
 
+  for both? <- [false, true] do
+    test "an instance#{if both?, do: " that moves"} that was killed takes up its journal, though others have written to the store since",
+         %{opts: opts, tmp_dir: tmp_dir} do
+      postgres = {Postgres, opts}
+      local = {ReadStates.Store.Local, path: Path.join(tmp_dir, "local")}
+
+      store =
+        if unquote(both?), do: {ReadStates.Store.Both, from: local, to: postgres}, else: postgres
+
+      journal = [path: Path.join(tmp_dir, "journal"), sync_every: 0]
+
+      OtherVM.run_and_kill("""
+      {:ok, _apps} = Application.ensure_all_started(:read_states)
+      {:ok, _instance} = ReadStates.start_link(name: Killed, store: #{inspect(store)}, journal: #{inspect(journal)})
+      :ok = ReadStates.ack(Killed, 1, 10, 100)
+      :ok = ReadStates.commit(Killed)
+      for _ <- 1..3, do: :ok = ReadStates.increment(Killed, 1, 10, 101)
+      :ok = ReadStates.ack(Killed, 2, 20, 200)
+      """)
+
+      other = {ReadStates, name: __MODULE__.Other, store: postgres}
+      start_supervised!(other)
+      :ok = ReadStates.ack(__MODULE__.Other, 3, 30, 300)
+      :ok = ReadStates.commit(__MODULE__.Other)
+
+      start_supervised!({ReadStates, name: __MODULE__, store: store, journal: journal})
+
+      for {user, channel, message, mentions} <- [
+            {1, 10, 100, 3},
+            {2, 20, 200, 0},
+            {3, 30, 300, 0}
+          ] do
+        assert {:ok, state} = ReadStates.get(__MODULE__, user, channel)
+        assert {state.last_message_id, state.counters} == {message, %{mention_count: mentions}}
+      end
+    end
+  end
+
   # As each owner has put them.
   defp assert_of(entries, parity) do
     assert length(entries) > @channels

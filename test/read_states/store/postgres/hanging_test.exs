@@ -1,0 +1,77 @@
+defmodule ReadStates.Store.Postgres.HangingTest do
+  # A connection that stays open and answers nothing, as behind a firewall that has forgotten it.
+
+  use ReadStates.PostgresCase, async: true
+
+  import ReadStates.Eventually
+  import ReadStates.PostgresCase, only: [sql!: 1]
+  import ReadStates.StoreContract, only: [commit: 3, row: 3]
+
+  alias ReadStates.Proxy
+  alias ReadStates.Store.Postgres
+
+  @moduletag :postgres
+
+  # One connection, so that it is known who has it.
+  defp open(%{opts: opts}, timeout) do
+    uri = URI.parse(opts[:url])
+    port = Proxy.start(uri.port)
+    opts = Keyword.put(opts, :url, URI.to_string(%{uri | port: port}))
+    opts = [pool: 1, timeout: timeout] ++ opts
+    {:ok, store, 0} = Postgres.open(opts, %{name: __MODULE__, counters: [:mention_count]})
+    {port, store}
+  end
+
+  test "is not used again by others after a call that timed out", context do
+    {port, store} = open(context, 1_000)
+    :ok = commit(Postgres, store, [row(1, 1, 1)])
+    :ok = Proxy.hang(port)
+    assert {:error, {:timeout, _text}} = commit(Postgres, store, [row(1, 1, 2)])
+    assert commit(Postgres, store, [row(1, 1, 3)]) == :ok
+    assert Proxy.count(port) == 2
+    :ok = Postgres.close(store)
+  end
+
+  test "is not used again by others after a call whose caller was killed", context do
+    {port, store} = open(context, 30_000)
+    :ok = commit(Postgres, store, [row(1, 1, 1)])
+    :ok = Proxy.hang(port)
+    call = Task.async(fn -> commit(Postgres, store, [row(1, 1, 2)]) end)
+    eventually(fn -> Proxy.silenced?(port) end)
+    Task.shutdown(call, :brutal_kill)
+    next = Task.async(fn -> commit(Postgres, store, [row(1, 1, 3)]) end)
+    assert Task.yield(next, 20_000) == {:ok, :ok}
+    :ok = Postgres.close(store)
+  end
+
+  test "does not keep the locks of a transaction", %{opts: opts} = context do
+    {port, store} = open(context, 2_000)
+    :ok = commit(Postgres, store, [row(1, 1, 1), row(2, 1, 1)])
+
+    # Somebody is in its way for a second; meanwhile its connection hangs.
+    locker =
+      Task.async(fn ->
+        sql!(
+          "BEGIN; SELECT version FROM #{opts[:table]} WHERE \"user\" = 1 FOR UPDATE; SELECT pg_sleep(1); COMMIT"
+        )
+      end)
+
+    eventually(fn -> waiting?("PgSleep") end)
+    delete = Task.async(fn -> commit(Postgres, store, [{:delete, 1, 2}]) end)
+    eventually(fn -> waiting?("transactionid") end)
+    :ok = Proxy.hang(port)
+    Task.await(locker)
+    assert {:error, {:timeout, _text}} = Task.await(delete, 20_000)
+
+    # As long as the transaction is there, this one waits: for five times the timeout at most.
+    assert sql!(
+             "SET lock_timeout = 10000; DELETE FROM #{opts[:table]} WHERE \"user\" = 1 RETURNING version"
+           ) == "1"
+
+    :ok = Postgres.close(store)
+  end
+
+  defp waiting?(event) do
+    sql!("SELECT count(*) FROM pg_stat_activity WHERE wait_event = '#{event}'") != "0"
+  end
+end

@@ -1,0 +1,100 @@
+defmodule ReadStates.Proxy do
+  @moduledoc """
+  Stands between a client and a server on the loopback interface, and can stop passing on what they say, on the connections that are
+  there: they stay open and answer nothing.
+  """
+
+  @tcp [:binary, active: true, packet: :raw]
+
+  @doc "Listens for who wants to get to `port`, and returns its own port."
+  def start(port) do
+    owner = self()
+    # It ends with who started it, and with it all that it has.
+    spawn_link(fn -> listen(owner, port) end)
+
+    receive do
+      {:listens, own} -> own
+    end
+  end
+
+  @doc "Passes nothing on any more on the connections of the proxy at `own` that are there."
+  def hang(own) do
+    for pid <- connections(own), do: send(pid, :hang)
+    :ok
+  end
+
+  @doc "How many connections were made."
+  def count(own), do: length(connections(own))
+
+  @doc "Whether a client has said something since that was not passed on."
+  def silenced?(own), do: Enum.any?(connections(own), &silenced_one?/1)
+
+  defp silenced_one?(pid) do
+    {:dictionary, dictionary} = Process.info(pid, :dictionary)
+    dictionary[:silenced] == true
+  end
+
+  defp connections(own) do
+    send(name(own), {:connections, self()})
+
+    receive do
+      {:connections, pids} -> pids
+    end
+  end
+
+  defp name(own), do: :"#{__MODULE__}.#{own}"
+
+  defp listen(owner, port) do
+    {:ok, listener} = :gen_tcp.listen(0, [:binary, active: false, ip: {127, 0, 0, 1}])
+    {:ok, own} = :inet.port(listener)
+    Process.register(self(), name(own))
+    proxy = self()
+    spawn_link(fn -> accept(listener, port, proxy) end)
+    send(owner, {:listens, own})
+    keep([])
+  end
+
+  defp keep(pids) do
+    receive do
+      {:connection, pid} -> keep([pid | pids])
+      {:connections, asker} -> send(asker, {:connections, pids}) && keep(pids)
+    end
+  end
+
+  defp accept(listener, port, proxy) do
+    {:ok, client} = :gen_tcp.accept(listener)
+
+    pid =
+      spawn_link(fn ->
+        receive do: (:yours -> :ok)
+        {:ok, server} = :gen_tcp.connect({127, 0, 0, 1}, port, @tcp)
+        :ok = :inet.setopts(client, active: true)
+        pass(client, server)
+      end)
+
+    :ok = :gen_tcp.controlling_process(client, pid)
+    send(proxy, {:connection, pid})
+    send(pid, :yours)
+    accept(listener, port, proxy)
+  end
+
+  defp pass(client, server) do
+    receive do
+      {:tcp, ^client, data} -> :gen_tcp.send(server, data)
+      {:tcp, ^server, data} -> :gen_tcp.send(client, data)
+      {:tcp_closed, ^client} -> :gen_tcp.close(server)
+      {:tcp_closed, ^server} -> :gen_tcp.close(client)
+      :hang -> hang_on(client)
+    end
+
+    pass(client, server)
+  end
+
+  defp hang_on(client) do
+    receive do
+      {:tcp, ^client, _data} -> Process.put(:silenced, true)
+    end
+
+    Process.sleep(:infinity)
+  end
+end
