@@ -23,7 +23,7 @@ mod tests {
         let mut settled = Vec::new();
         let mut panicked = false;
         insist(users.len(), || {
-            while !users.is_empty() {
+            if !users.is_empty() {
                 panicked = !panicked;
                 if panicked {
                     resume_unwind(Box::new("before"));
