@@ -83,7 +83,7 @@ defmodule ReadStates.Store.Cassandra.ClusterTest do
     # Several times as many as are written at a time.
     users = 1..5_000
     version = System.os_time(:microsecond)
-    rows = for user <- users, do: StoreContract.row(user, 1, version)
+    rows = for user <- users, do: StoreContract.row(user, 1, version, counters: [1])
     assert {:error, {reason, _text}} = Cassandra.commit(store, Batch.new(rows, 1))
     assert reason in [:server, :timeout, :unreachable]
 
