@@ -163,10 +163,7 @@ impl Engine {
                 policy: config.policy,
                 uses: Uses::new(config.shards),
                 writer: journal.as_ref().map_or(config.writer, Journal::owner),
-                journaling: journal.map(|journal| {
-                    let own = if config.shared { 0 } else { config.floor };
-                    Journaling::new(journal, own)
-                }),
+                journaling: journal.map(|journal| Journaling::new(journal, &config)),
             },
             partitions: config.partitions,
             tokens: AtomicU64::new(1),

@@ -35,7 +35,7 @@ use read_states_sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use read_states_sync::{Mutex, pin};
 
 use crate::batch::{Entry, Version};
-use crate::engine::{Engine, UserOperation};
+use crate::engine::{Config, Engine, UserOperation};
 use crate::fail_point::fail_point;
 use crate::flush::Epoch;
 use crate::gate::{Gate, Inside};
@@ -55,8 +55,10 @@ pub(crate) struct Journaling {
     /// The number of the next batch.
     pub next_batch: AtomicU64,
     upkeep: Mutex<Upkeep>,
-    /// The highest version the store had at the start that this journal must know of; 0 where others write to the store.
+    /// The highest version the store had at the start.
     pub floor: Version,
+    /// Whether others write to the store too.
+    pub shared: bool,
     /// Whether it is known what it has of an earlier life.
     recovered: AtomicBool,
     pub unread: Mutex<Option<Unread>>,
@@ -93,14 +95,15 @@ impl From<Refusal> for WriteError {
 }
 
 impl Journaling {
-    /// For a store with this floor of its own.
-    pub fn new(journal: Journal, floor: Version) -> Self {
+    /// For a store with the floor of the configuration.
+    pub fn new(journal: Journal, config: &Config) -> Self {
         Journaling {
             journal,
             batches: Gate::default(),
             next_batch: AtomicU64::new(1),
             upkeep: Mutex::default(),
-            floor,
+            floor: config.floor,
+            shared: config.shared,
             recovered: AtomicBool::new(false),
             unread: Mutex::default(),
         }

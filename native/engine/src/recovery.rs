@@ -89,7 +89,7 @@ impl Engine {
             });
         })?;
         let mark = journaling.journal.highest_mark();
-        if known.highest > 0 && journaling.floor > mark {
+        if known.highest > 0 && journaling.floor > mark && !journaling.shared {
             let why = "the store was written to without this journal since, or it is the journal of another store";
             return Err(io::Error::other(why));
         }

@@ -236,14 +236,24 @@ fn a_store_that_is_older_than_what_it_confirmed_is_reported() {
     drop(commit);
     drop(engine);
 
-    let lost = |floor| {
+    let lost_of = |floor, shared| {
         let config = Config {
             floor,
+            shared,
             ..Config::default()
         };
         let engine = open_with(&directory, config);
         let Recovered { lost_by_store, .. } = engine.recover(at(5_000)).unwrap();
         lost_by_store
+    };
+    let lost = |floor| {
+        let lost = lost_of(floor, false);
+        assert_eq!(
+            lost_of(floor, true),
+            lost,
+            "whoever else writes to the store"
+        );
+        lost
     };
     // What the first life has left, and what a life leaves that does nothing.
     for _life in 0..2 {
