@@ -154,7 +154,7 @@ defmodule ReadStates.Copy do
   defp check_counters(_from), do: :ok
 
   defp opens?(from) do
-    with_store(:from, from, fn _store -> true end)
+    {:ok, []} == with_store(:from, from, fn _store -> {:ok, []} end)
   catch
     {:copy, :open, _text} -> false
   end
