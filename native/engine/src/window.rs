@@ -136,8 +136,7 @@ impl<'a, 'b> Window<'a, 'b> {
             let at = usize::from(*at);
             let (operation, hash) = (&group.operations[at], group.hashes[at]);
             let index = engine.shard_index(hash);
-            if last != Some(index) {
-                last = Some(index);
+            if last.replace(index) != Some(index) {
                 locks.push(engine.try_shard_at(index));
             }
             steps.push(Step {
@@ -161,8 +160,12 @@ impl<'a, 'b> Window<'a, 'b> {
             }
         }
         // For the next window: locks lie apart as users do.
+        let mut last = None;
         for at in next {
-            engine.prefetch_shard(engine.shard_index(group.hashes[usize::from(*at)]));
+            let index = engine.shard_index(group.hashes[usize::from(*at)]);
+            if last.replace(index) != Some(index) {
+                engine.prefetch_shard(index);
+            }
         }
         // Who seems to be the user, where he is, and what his channel's number seems to be.
         let mut near: [_; WINDOW] = [const { (None, None) }; WINDOW];
