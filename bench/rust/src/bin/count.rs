@@ -5,11 +5,14 @@
 //!
 //! The cache that is simulated has 1 MB, so that of a million read states, which take 19, almost
 //! nothing is in it, as of many millions in a real one. What is fetched ahead counts as missed.
+//!
+//! Beside them, what a line takes on this machine, which is measured.
 
 use std::hint::black_box;
 use std::process::{Command, exit};
 
 use read_states_bench::arguments::Arguments;
+use read_states_bench::lines;
 use read_states_bench::measurement::{Measurement, append};
 use read_states_bench::subject::{ByUser, Change, Engine, Subject, Write, fill};
 use read_states_bench::world::{World, random};
@@ -48,6 +51,19 @@ fn main() {
                 ..Measurement::default()
             });
         }
+    }
+    println!("{:<34}{:>10}", "a line of memory", "ns");
+    for (work, value) in lines::measure() {
+        println!("{work:<34}{value:>10.1}");
+        results.push(Measurement {
+            part: "count".into(),
+            work: work.into(),
+            subject: "this machine".into(),
+            threads: 1,
+            metric: "ns/line".into(),
+            value,
+            ..Measurement::default()
+        });
     }
     if let Some(output) = arguments.output {
         append(&output, &results).expect("the output can be written");
