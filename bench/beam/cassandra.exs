@@ -39,8 +39,9 @@ defmodule ReadStates.Bench.Cassandra do
 
     try do
       commits(store.ours, bare, rounds, report)
+      empty(cql)
       loads(store.ours, bare, report)
-      for table <- ~w(ours ours_notes bare), do: CQL.run!(cql, "TRUNCATE #{@keyspace}.#{table}")
+      empty(cql)
       storm(store, bare, users, report)
     after
       Port.close(bare)
@@ -56,6 +57,11 @@ defmodule ReadStates.Bench.Cassandra do
       replication_factor: 1,
       timeout: 20_000
     ]
+  end
+
+  # So that both tables have the same rows in the same files: a flush between the writes of one would make its reads slower.
+  defp empty(cql) do
+    for table <- ~w(ours ours_notes bare), do: CQL.run!(cql, "TRUNCATE #{@keyspace}.#{table}")
   end
 
   defp open(options) do
@@ -140,7 +146,13 @@ defmodule ReadStates.Bench.Cassandra do
     best = users / Enum.min(seconds)
     report.(work, "driver alone, best of #{inspect(@at_once)} at once", "users/s", best, nil)
 
+    for each <- [1, 100], do: connect_all(options, users, each, best, report)
+  end
+
+  # Everybody is loaded, by processes that want `each` users at a time.
+  defp connect_all(options, users, each, best, report) do
     name = :storm
+    work = "storm of #{users} cold users of #{@storm_rows}"
 
     {:ok, instance} =
       ReadStates.start_link(
@@ -152,54 +164,59 @@ defmodule ReadStates.Bench.Cassandra do
 
     test = self()
     # Commits that somebody waits for, of a user who is in memory.
+    :ok = ReadStates.load(name, [users])
     committer = spawn_link(fn -> commit_on(name, users, [], test) end)
     watcher = spawn_link(fn -> watch(name, 0, 0, test) end)
+    :erlang.statistics(:runtime)
+    idle()
 
-    # A process each, as connections are.
-    callers = fn ->
-      for user <- 0..(users - 1) do
-        spawn_link(fn -> send(test, connect(name, user)) end)
-      end
+    seconds =
+      timed(fn ->
+        # Not linked: to end many processes that are linked to one is work of its own.
+        callers =
+          for users <- Enum.chunk_every(0..(users - 1), each) do
+            spawn(fn -> send(test, connect(name, users)) end)
+          end
 
-      for _user <- 0..(users - 1) do
-        receive do
-          :ok -> :ok
+        for _caller <- callers do
+          receive do
+            :ok -> :ok
+          after
+            60_000 -> raise "nobody was loaded for a minute"
+          end
         end
-      end
-    end
+      end)
 
-    seconds = timed(callers)
-    report.(work, "ReadStates Cassandra", "users/s", users / seconds, best)
+    {_total, cpu} = :erlang.statistics(:runtime)
+    idle = 100 * idle() / seconds / System.schedulers_online()
     commits = stop(committer)
     {mailbox, memory} = stop(watcher)
-    report.("commits during the storm", "ReadStates Cassandra", "commits", length(commits), nil)
-
-    report.(
-      "commits during the storm",
-      "ReadStates Cassandra",
-      "p50 ms",
-      1_000 * median(commits),
-      nil
-    )
-
-    report.(
-      "commits during the storm",
-      "ReadStates Cassandra",
-      "longest ms",
-      1_000 * Enum.max(commits),
-      nil
-    )
-
-    report.("storm", "ReadStates Cassandra", "longest mailbox of a process", mailbox, nil)
-    report.("storm", "ReadStates Cassandra", "MB at most, engine", memory / 1_000_000, nil)
+    subject = "ReadStates Cassandra, #{each} a process"
+    report.(work, subject, "users/s", users / seconds, best)
+    report.(work, subject, "us/user, CPU of the VM", 1_000 * cpu / users, nil)
+    report.(work, subject, "% of the machine's time idle", idle, nil)
+    report.(work, subject, "longest mailbox of a process", mailbox, nil)
+    report.(work, subject, "MB at most, engine", memory / 1_000_000, nil)
+    work = "commits during the storm"
+    report.(work, subject, "commits", length(commits), nil)
+    report.(work, subject, "p50 ms", 1_000 * median(commits), nil)
+    report.(work, subject, "longest ms", 1_000 * Enum.max(commits), nil)
     Supervisor.stop(instance, :normal, :infinity)
   end
 
-  # Past the bound on users who wait to be loaded it is refused, and a client would come again.
-  defp connect(name, user) do
-    with {:error, :overloaded} <- ReadStates.load(name, [user]) do
-      Process.sleep(100)
-      connect(name, user)
+  # Seconds since the last call in which a processor had nothing to do.
+  defp idle do
+    ["cpu", _user, _nice, _system, idle | _] = "/proc/stat" |> File.read!() |> String.split()
+    # In hundredths, on every Linux of today.
+    idle = String.to_integer(idle) / 100
+    idle - (Process.put(:idle, idle) || idle)
+  end
+
+  # Past the bound on users who wait to be loaded it is refused, and a client would come again in a while.
+  defp connect(name, users) do
+    with {:error, :overloaded} <- ReadStates.load(name, users) do
+      Process.sleep(500 + :rand.uniform(1_000))
+      connect(name, users)
     end
   end
 

@@ -15,17 +15,38 @@ const FORMAT: u8 = 1;
 const HEADER: usize = 2;
 const FIXED: usize = HEADER + 24;
 
-/// The bytes, with the first `counters` counters.
-pub fn encode(row: &Row, counters: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(FIXED + 4 * counters);
-    bytes.extend_from_slice(&[FORMAT, ID_WIDTH]);
-    for number in [row.version, row.writer, row.state.last_message_id] {
-        bytes.extend_from_slice(&number.to_be_bytes());
+const LONGEST: usize = FIXED + 4 * MAX_COUNTERS;
+
+/// The bytes of a read state, in place: a commit has ten thousand of them.
+pub struct Cell {
+    bytes: [u8; LONGEST],
+    length: usize,
+}
+
+impl Cell {
+    /// Those of a row, with the first `counters` counters.
+    pub fn encode(row: &Row, counters: usize) -> Self {
+        let mut bytes = [0; LONGEST];
+        bytes[..HEADER].copy_from_slice(&[FORMAT, ID_WIDTH]);
+        let (fixed, _) = bytes[HEADER..].as_chunks_mut();
+        let numbers = [row.version, row.writer, row.state.last_message_id];
+        for (bytes, number) in fixed.iter_mut().zip(numbers) {
+            *bytes = number.to_be_bytes();
+        }
+        let (last, _) = bytes[FIXED..].as_chunks_mut();
+        for (bytes, counter) in last.iter_mut().zip(row.state.counters) {
+            *bytes = counter.to_be_bytes();
+        }
+        Cell {
+            bytes,
+            length: FIXED + 4 * counters,
+        }
     }
-    for counter in &row.state.counters[..counters] {
-        bytes.extend_from_slice(&counter.to_be_bytes());
+
+    /// As they are stored.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
     }
-    bytes
 }
 
 /// The row with these bytes; `None` if they are of another format.
@@ -72,6 +93,10 @@ pub fn timestamp(version: Version) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn encode(row: &Row, counters: usize) -> Vec<u8> {
+        Cell::encode(row, counters).bytes().to_vec()
+    }
 
     fn row() -> Row {
         Row {

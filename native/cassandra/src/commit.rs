@@ -16,7 +16,7 @@ use scylla::statement::batch::{Batch as Statements, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 
 use crate::Cassandra;
-use crate::cell::{self, timestamp};
+use crate::cell::{Cell, timestamp};
 
 /// Users of a batch who are written at the same time.
 const USERS: usize = 256;
@@ -55,7 +55,7 @@ impl From<Entry> for Change {
 
 /// The values of one statement, in its order.
 enum Values {
-    Write(i64, Vec<u8>, i64, i8, i64),
+    Write(i64, Cell, i64, i8, i64),
     Delete(i64, i64, i8, i64),
     DeleteUser(i64, i64),
 }
@@ -68,7 +68,7 @@ impl SerializeRow for Values {
     ) -> Result<(), SerializationError> {
         match self {
             Values::Write(at, state, user, kind, channel) => {
-                (at, state, user, kind, channel).serialize(context, writer)
+                (at, state.bytes(), user, kind, channel).serialize(context, writer)
             }
             Values::Delete(at, user, kind, channel) => {
                 (at, user, kind, channel).serialize(context, writer)
@@ -96,17 +96,23 @@ impl Cassandra {
         let Some(floor) = changes.iter().map(|change| change.version).max() else {
             return Ok(());
         };
-        let users = by_user(newest(changes));
+        let changes = newest(changes);
         // Together, for each waits for the server's disk. Of a commit that is not done the floor need not know.
-        let (noted, written) = join(self.raise_floor(floor), self.write_users(users)).await;
+        let (noted, written) = join(self.raise_floor(floor), self.write_users(&changes)).await;
         noted.and(written)
     }
 
-    /// Writes the changes of users. One who cannot be written keeps nobody else from it: the replicas of some may be away, and
+    /// Writes changes, sorted by user. One who cannot be written keeps nobody else from it: the replicas of some may be away, and
     /// those of all others there. Returns the first error.
-    async fn write_users(&self, users: Vec<Vec<Change>>) -> Result<(), Error> {
-        let mut writes = stream::iter(users)
-            .map(|user| self.write_user(user))
+    async fn write_users(&self, changes: &[Change]) -> Result<(), Error> {
+        let mut next = 0;
+        let users = changes.chunk_by(|a, b| a.user == b.user).map(|user| {
+            next += user.len();
+            next - user.len()..next
+        });
+        // By their places, for a closure in a future that is sent to a thread cannot take slices.
+        let mut writes = stream::iter(Vec::from_iter(users))
+            .map(|places| self.write_user(&changes[places]))
             .buffer_unordered(USERS);
         let mut result = Ok(());
         let mut got_through = Instant::now();
@@ -125,20 +131,21 @@ impl Cassandra {
     }
 
     /// Writes the changes of one user, each of another place and that of the user first.
-    async fn write_user(&self, mut changes: Vec<Change>) -> Result<(), Error> {
+    async fn write_user(&self, changes: &[Change]) -> Result<(), Error> {
         let user = changes[0].user;
+        let mut changes = Vec::from_iter(changes);
         if let Change {
             channel: None,
             version: deleted,
             ..
         } = changes[0]
         {
-            changes.retain(|change| change.channel.is_none() || change.version > deleted);
+            changes.retain(|change| change.channel.is_none() || change.version > *deleted);
         }
         let versions = changes.iter().map(|change| change.version);
         let known = self.known.raise(user, versions.max().unwrap_or(0));
         // The delete of a user is the same whenever it comes.
-        let unsure = |change: &Change| change.channel.is_some() && change.version <= known;
+        let unsure = |change: &&Change| change.channel.is_some() && change.version <= known;
         if changes.iter().any(unsure) {
             let there = self.versions(user).await?;
             changes.retain(|change| {
@@ -166,7 +173,7 @@ impl Cassandra {
         }
     }
 
-    async fn write_chunk(&self, changes: &[Change]) -> Result<(), Error> {
+    async fn write_chunk(&self, changes: &[&Change]) -> Result<(), Error> {
         let values: Vec<_> = changes.iter().map(|change| self.values(change)).collect();
         if let [values] = &values[..] {
             let statement = self.statement(values);
@@ -190,7 +197,7 @@ impl Cassandra {
         let (at, user) = (timestamp(change.version), change.user as i64);
         match (change.channel, &change.row) {
             (Some(Channel { kind, id }), Some(row)) => {
-                let state = cell::encode(row, self.counters);
+                let state = Cell::encode(row, self.counters);
                 Values::Write(at, state, user, kind as i8, id as i64)
             }
             (Some(Channel { kind, id }), None) => Values::Delete(at, user, kind as i8, id as i64),
@@ -213,11 +220,4 @@ fn newest(mut changes: Vec<Change>) -> Vec<Change> {
     changes.sort_by_key(|change| (change.user, change.channel, Reverse(change.version)));
     changes.dedup_by_key(|change| (change.user, change.channel));
     changes
-}
-
-fn by_user(changes: Vec<Change>) -> Vec<Vec<Change>> {
-    changes
-        .chunk_by(|a, b| a.user == b.user)
-        .map(<[Change]>::to_vec)
-        .collect()
 }
