@@ -20,5 +20,10 @@ without_proper =
     [:proper]
   end
 
-# What panics needs a second NIF: `script/test` includes it. Servers that are not there are left out by name.
-ExUnit.start(exclude: [:fail_points] ++ without_proper ++ ReadStates.Services.left_out())
+# What panics needs a second NIF: `script/test` includes it. Servers that are not there are left out by name, and a disk to fill
+# where none can be mounted.
+ExUnit.start(
+  exclude:
+    [:fail_points] ++
+      without_proper ++ ReadStates.Services.left_out() ++ ReadStates.FullDisk.left_out()
+)

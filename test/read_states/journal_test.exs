@@ -1,7 +1,7 @@
 defmodule ReadStates.JournalTest do
   use ReadStates.InstanceCase, async: true
 
-  alias ReadStates.{Instance, Native, OtherVM}
+  alias ReadStates.{Call, FullDisk, Instance, Native, OtherVM}
 
   @moduletag :tmp_dir
   @moduletag timeout: 300_000
@@ -180,6 +180,38 @@ defmodule ReadStates.JournalTest do
     assert size <= 4 * div(@size, 16)
   end
 
+  test "past half of its bound commits hurry, long before anything is due",
+       %{name: name, tmp_dir: dir} do
+    hour = 60 * 60 * 1_000
+    start!(name, journal: journal(dir), commit_after: hour, dirty_memory: 64 * 1024 * 1024)
+    users = 1..1_000
+    # So that the dirty memory stays far from its bound.
+    :ok = ReadStates.load(name, Enum.to_list(users))
+
+    # Some 48 KB of the journal.
+    write = fn message ->
+      acks = for user <- users, do: {:ack, user, 10, message}
+
+      eventually(fn ->
+        case ReadStates.update(name, acks) do
+          :ok -> true
+          {:error, :overloaded} -> false
+        end
+      end)
+    end
+
+    Enum.each(1..50, write)
+    Process.sleep(300)
+    assert %{commits: 0} = ReadStates.stats(name)
+    # The next segments are counted too.
+    Enum.each(51..200, write)
+    eventually(fn -> ReadStates.stats(name).commits > 0 end)
+    # In all two and a half times its size.
+    Enum.each(201..900, write)
+    :ok = ReadStates.commit(name)
+    assert stored(name) == Map.new(users, &{&1, %{{0, 10} => {900, %{mention_count: 0}}}})
+  end
+
   test "at its bound writes are refused, and reads go on, until the store is back",
        %{name: name, tmp_dir: dir} do
     faults = start_faults!()
@@ -251,7 +283,44 @@ defmodule ReadStates.JournalTest do
     assert ReadStates.stats(name).journal_size <= @size + div(@size, 16)
   end
 
-  test "with sync_every: 0 calls of many processes are answered once they are synced",
+  test "with sync_every: 0 nobody is answered before a sync, and one serves all who wait",
+       %{name: name, tmp_dir: dir} do
+    start!(name, journal: journal(dir, sync_every: 0))
+    syncer = Process.whereis(Instance.syncer(name))
+    test = self()
+
+    tell_syncs = fn state, event, _name ->
+      if event == {:in, :sync}, do: send(test, :syncs)
+      state
+    end
+
+    :ok = :sys.install(syncer, {tell_syncs, nil})
+    :ok = :sys.suspend(syncer)
+
+    writers =
+      for user <- 1..50 do
+        Task.async(fn ->
+          case rem(user, 4) do
+            0 -> ReadStates.ack(name, user, 10, user)
+            1 -> ReadStates.increment(name, [user, 100], 10, user)
+            2 -> ReadStates.update(name, [{:put, user, 11, 5, []}, {:delete, user, 12}])
+            3 -> ReadStates.delete(name, user, 13)
+          end
+        end)
+      end
+
+    eventually(fn -> Process.info(syncer, :message_queue_len) == {:message_queue_len, 50} end)
+    assert Enum.all?(Task.yield_many(writers, 100), fn {_task, result} -> result == nil end)
+    refute_received :syncs
+    :ok = :sys.resume(syncer)
+    assert writers |> Task.await_many(:infinity) |> Enum.uniq() == [:ok]
+    # What it has told before is here then.
+    :sys.get_state(syncer)
+    assert_received :syncs
+    refute_received :syncs
+  end
+
+  test "with sync_every: 0 calls of many processes are carried out and answered",
        %{name: name, tmp_dir: dir} do
     start!(name, journal: journal(dir, sync_every: 0))
 
@@ -313,51 +382,107 @@ defmodule ReadStates.JournalTest do
     assert {:ok, 3} == ReadStates.total(name, 1)
   end
 
+  # Of so many megabytes.
+  defp full_disk!(dir, mib) do
+    disk = FullDisk.mount!(Path.join(dir, "disk"), mib)
+    on_exit(fn -> FullDisk.unmount(disk) end)
+    disk
+  end
+
+  # The call that was refused is accepted some time, and what all calls amount to then.
+  defp go_on(name, {n, model}) do
+    call = FullDisk.call(n)
+    eventually(fn -> Call.carry_out(name, call) == :ok end)
+    Model.update(model, Call.operations(call))
+  end
+
+  defp check_stored(name, model) do
+    # The first answer may be that of a commit which had failed before.
+    eventually(fn -> ReadStates.commit(name) == :ok end)
+    assert read(name, FullDisk.users()) == model.users
+    assert stored(name) == model.users
+  end
+
+  @tag :full_disk
   test "a full disk refuses writes, says so, and goes on by itself", %{name: name, tmp_dir: dir} do
-    disk = Path.join(dir, "disk")
-    File.mkdir_p!(disk)
+    disk = full_disk!(dir, 4)
+    ballast = FullDisk.ballast(disk, 1536 * 1024)
+    faults = start_faults!()
+    start!(name, store: faulty(faults), journal: journal(disk), commit_after: 50)
+    FaultyStore.set(faults, :commit, {:return, {:error, :away}})
+    {n, model} = FullDisk.fill(name, :disk_full)
+    assert n > 1_000
+    # Nothing of what was refused is in them.
+    assert read(name, FullDisk.users()) == model.users
+    assert {:error, :disk_full} = ReadStates.update(name, [{:ack, 2, 3, 4}, {:ack, 5, 6, 7}])
+    File.rm!(ballast)
+    model = go_on(name, {n, model})
+    FaultyStore.set(faults, :commit, nil)
+    check_stored(name, model)
+  end
 
-    case System.cmd("mount", ~w(-t tmpfs -o size=4m tmpfs #{disk}), stderr_to_stdout: true) do
-      {_output, 0} ->
-        on_exit(fn -> System.cmd("umount", ["--lazy", disk]) end)
-        fill_disk(name, disk)
+  @tag :full_disk
+  test "nothing acknowledged is lost by kill -9 while the disk is full", %{
+    name: name,
+    tmp_dir: dir
+  } do
+    disk = full_disk!(dir, 4)
+    ballast = FullDisk.ballast(disk, 1536 * 1024)
+    store = Path.join(dir, "store")
+    refused = FullDisk.fill_and_die(journal(disk)[:path], store)
+    assert refused > 1_000
+    File.rm!(ballast)
+    start!(name, store: {Local, path: store}, journal: journal(disk))
+    model = FullDisk.model(refused)
+    assert read(name, FullDisk.users()) == model.users
+    check_stored(name, model)
+  end
 
-      {output, _status} ->
-        IO.puts(
-          :stderr,
-          "A full disk is not tested, for no file system can be mounted: #{output}"
-        )
+  for {where, folder, reason, least} <- [
+        {"on it too", "disk", :disk_full, 1_000},
+        {"elsewhere", "elsewhere", :overloaded, 20_000}
+      ] do
+    @tag :full_disk
+    test "with the store on a full disk and the journal #{where}, writes go on as long as they can, and reads",
+         %{name: name, tmp_dir: dir} do
+      disk = full_disk!(dir, 16)
+      store = {Local, path: Path.join(disk, "store")}
+      journal = journal(Path.join(dir, unquote(folder)))
+      start!(name, store: store, journal: journal, commit_after: 50)
+      # Who is not resident is read from a store that may not be there.
+      :ok = ReadStates.load(name, Enum.to_list(FullDisk.users()))
+      ballast = FullDisk.ballast(disk, :all)
+      {n, model} = FullDisk.fill(name, unquote(reason))
+      assert n > unquote(least)
+      assert read(name, FullDisk.users()) == model.users
+      File.rm!(ballast)
+      check_stored(name, go_on(name, {n, model}))
     end
   end
 
-  defp fill_disk(name, disk) do
-    ballast = Path.join(disk, "ballast")
-    File.write!(ballast, String.duplicate("x", 1024 * 1024 + 512 * 1024))
+  @tag :full_disk
+  test "a journal that has filled its disk is emptied by commits that have to write deletes down",
+       %{name: name, tmp_dir: dir} do
+    disk = full_disk!(dir, 4)
     faults = start_faults!()
-    opts = [store: faulty(faults), commit_after: 50, dirty_memory: 64 * 1024 * 1024]
-    start!(name, [{:journal, journal(disk)} | opts])
-    :ok = ReadStates.load(name, [1])
-    FaultyStore.set(faults, :commit, {:return, {:error, :away}})
-
-    accepted =
-      Enum.find(Stream.iterate(1, &(&1 + 1)), fn message ->
-        case ReadStates.ack(name, 1, 10, message) do
-          :ok -> false
-          {:error, :disk_full} -> true
-          # The next segment is being made.
-          {:error, :overloaded} -> Process.sleep(100) && false
-        end
-      end) - 1
-
-    assert accepted > 1_000
-    assert {:error, :disk_full} = ReadStates.update(name, [{:ack, 2, 3, 4}, {:ack, 5, 6, 7}])
-    assert {:ok, %{last_message_id: newest}} = ReadStates.get(name, 1, 10)
-    assert newest <= accepted
-    File.rm!(ballast)
-    eventually(fn -> ReadStates.ack(name, 1, 10, accepted + 2) == :ok end)
-    FaultyStore.set(faults, :commit, nil)
+    start!(name, store: faulty(faults), journal: journal(disk), commit_after: 50)
+    users = Enum.to_list(FullDisk.users())
+    counts = for user <- users, do: {:increment, user, 12, 1, 5}
+    :ok = ReadStates.update(name, counts)
+    :ok = ReadStates.load(name, users)
     :ok = ReadStates.commit(name)
-    assert stored(name) == %{1 => %{{0, 10} => {accepted + 2, %{mention_count: 0}}}}
+    FaultyStore.set(faults, :commit, {:return, {:error, :away}})
+    # So many that there are some of each partition.
+    deletes = for user <- Enum.take(users, 30), do: {:delete, user, 12}
+    for delete <- deletes, do: :ok = Call.carry_out(name, delete)
+    before = Model.update(%Model{}, counts ++ deletes)
+    {n, model} = FullDisk.fill(name, :disk_full, {1, before})
+    assert ReadStates.stats(name).journal_size < @size
+    FaultyStore.set(faults, :commit, nil)
+    eventually(fn -> ReadStates.commit(name) == :ok end)
+    # More than the disk holds.
+    model = Enum.reduce(n..(n + 15_000), model, &go_on(name, {&1, &2}))
+    check_stored(name, model)
   end
 
   defp accepted(write) do

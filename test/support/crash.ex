@@ -16,6 +16,9 @@ defmodule ReadStates.Crash do
   @shared_user 0
   @shared_channel 1
   @newest 0xFFFF_FFFF_FFFF_FFFF
+  # From how many to how many operations of a batch that takes room in several pieces of the journal: each is a quarter of
+  # a segment, and an operation some 50 bytes.
+  @large {6_000, 12_000}
 
   @options [
     capacity: 60,
@@ -309,7 +312,8 @@ defmodule ReadStates.Crash do
     end
   end
 
-  defp shared?(process, number), do: elem(operation(process, number), 1) == @shared_user
+  # Without making the operation, which may be a large batch.
+  defp shared?(process, number), do: elem(what(process, number), 0) in 701..850
 
   defp count_shared(process, from, to), do: Enum.count(from..to//1, &shared?(process, &1))
 
@@ -317,24 +321,29 @@ defmodule ReadStates.Crash do
 
   # The operation of this number: always the same.
   defp operation(process, number) do
-    random = :rand.seed_s(:exsss, {process, number, 7})
-    {what, random} = :rand.uniform_s(1_000, random)
+    {what, random} = what(process, number)
 
     cond do
       what <= 700 -> elem(single(process, number, random), 0)
       what <= 850 -> {:increment, @shared_user, @shared_channel, @newest, 1}
       what <= 900 -> {:increment, users(process), rem(number, 7), number, 1}
-      what <= 998 -> {:update, several(process, number, random, 40)}
-      # More than fits into one piece of the journal.
-      true -> {:update, several(process, number, random, 2_000)}
+      what <= 998 -> {:update, several(process, number, random, {1, 40})}
+      what <= 999 -> {:update, several(process, number, random, {1, 2_000})}
+      true -> {:update, several(process, number, random, @large)}
     end
   end
 
-  defp several(process, number, random, most) do
-    {count, random} = :rand.uniform_s(most, random)
+  # Which kind it is of, from 1 to 1,000, and what else is drawn for it.
+  defp what(process, number),
+    do: :rand.uniform_s(1_000, :rand.seed_s(:exsss, {process, number, 7}))
+
+  defp several(process, number, random, {least, most}) do
+    {count, random} = :rand.uniform_s(most - least + 1, random)
 
     {operations, _random} =
-      Enum.map_reduce(1..count, random, fn _at, random -> single(process, number, random) end)
+      Enum.map_reduce(1..(least + count - 1), random, fn _at, random ->
+        single(process, number, random)
+      end)
 
     operations
   end

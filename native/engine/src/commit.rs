@@ -346,7 +346,7 @@ impl Shard {
             if let Some(absent) = self.absent(hash, user) {
                 if absent.deadline().is_some_and(is_live) {
                     absent.hurried = true;
-                    *attention |= self.want(engine.shared(), hash, user, Wanted::Due);
+                    *attention |= self.want_at_once(engine.shared(), hash, user, Wanted::Due);
                 }
             } else if let Some(resident) = find_resident(&mut self.residents, hash, user)
                 && resident.deadline().is_some_and(is_live)

@@ -5,6 +5,8 @@ use std::time::Duration;
 use read_states_sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use read_states_sync::{Mutex, thread};
 
+use crate::fail_point::fail_point;
+
 /// Those who are inside are counted by the round in which they came; who waits begins the next round.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
@@ -34,6 +36,8 @@ impl Gate {
     /// Returns when all who had entered before have left.
     pub fn wait(&self) {
         let _waiting = self.waiting.lock();
+        // Not behind the next line: nobody would wait for those who are inside.
+        fail_point!();
         let round = self.round.fetch_add(1, SeqCst);
         while self.inside[round % 2].load(SeqCst) > 0 {
             thread::sleep(Duration::from_micros(50));

@@ -111,14 +111,18 @@ impl Journaling {
 
     /// It is known what the journal has of an earlier life.
     pub fn begin_upkeep(&self, now: Now) {
-        self.upkeep.lock().sealed_at = now.monotonic;
+        let mut upkeep = self.upkeep.lock();
+        fail_point!();
+        upkeep.sealed_at = now.monotonic;
         self.recovered.store(true, Relaxed);
     }
 
     /// Whether some of that is still to be read again.
     pub fn is_recovering(&self) -> bool {
         // Who has the lock is at it.
-        self.unread.try_lock().is_none_or(|unread| unread.is_some())
+        let unread = self.unread.try_lock();
+        fail_point!();
+        unread.is_none_or(|unread| unread.is_some())
     }
 
     /// Begins a batch: there is room for all of it.
@@ -128,13 +132,17 @@ impl Journaling {
         guard: &Guard,
     ) -> Result<BatchLog<'_>, Refusal> {
         let inside = self.batches.enter();
+        fail_point!();
         let words = operations
             .iter()
             .map(|operation| journal_record::words_in_batch(&operation.operation))
             .chain([END_WORDS]);
         let oldest = self.journal.oldest_open(guard);
+        let reservation = self.journal.reserve(words, guard)?;
+        // The room says that there is nothing in it, when it is given up.
+        fail_point!();
         Ok(BatchLog {
-            reservation: RefCell::new(self.journal.reserve(words, guard)?),
+            reservation: RefCell::new(reservation),
             batch: self.next_batch.fetch_add(1, Relaxed),
             records: std::cell::Cell::new(0),
             oldest,
@@ -225,15 +233,19 @@ impl Engine {
             // Somebody is at it.
             return Ok(false);
         };
+        fail_point!();
         // So that it is not much that is read again after a crash, even if little is written.
         let interval = self.shared().commit_after.max(LEAST_SEGMENT);
         let is_recovering = journaling.is_recovering();
         // While nothing can be forgotten, each would only take the room of a full one.
         let is_free = upkeep.checkpoints.is_empty() && !is_recovering;
-        if is_free && now.monotonic.saturating_sub(upkeep.sealed_at) >= interval {
+        let guard = pin();
+        let is_time = now.monotonic.saturating_sub(upkeep.sealed_at) >= interval;
+        if is_free && (is_time || journal.is_full(&guard)) {
             upkeep.sealed_at = now.monotonic;
-            journal.seal(&pin());
+            journal.seal(&guard);
         }
+        drop(guard);
         if !is_recovering {
             self.checkpoint(journaling, &mut upkeep);
         }

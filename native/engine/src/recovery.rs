@@ -14,6 +14,7 @@ use read_states_sync::atomic::Ordering::Relaxed;
 
 use crate::batch::Version;
 use crate::engine::Engine;
+use crate::fail_point::fail_point;
 use crate::journal_record::{self, Said};
 use crate::journaling::Journaling;
 use crate::now::Now;
@@ -89,7 +90,9 @@ impl Engine {
             });
         })?;
         let mark = journaling.journal.highest_mark();
-        if known.highest > 0 && journaling.floor > mark && !journaling.shared {
+        // Where a header is damaged, which is reported, the mark was in it perhaps.
+        let is_mark_lost = reader.damage().iter().any(Damage::is_of_header);
+        if known.highest > 0 && journaling.floor > mark && !journaling.shared && !is_mark_lost {
             let why = "the store was written to without this journal since, or it is the journal of another store";
             return Err(io::Error::other(why));
         }
@@ -137,6 +140,7 @@ impl Engine {
             return Ok(Recovery::Done);
         };
         let mut unread = journaling.unread.lock();
+        fail_point!();
         let Some(rest) = &mut *unread else {
             return Ok(Recovery::Done);
         };
@@ -154,8 +158,6 @@ impl Engine {
             });
         }
         let shards = self.recover_portion(rest, now)?;
-        rest.portion = None;
-        rest.from = shards.end;
         let is_last = shards.end == rest.operations.len();
         let flush = self.next_flush();
         for index in shards.clone() {
@@ -167,6 +169,9 @@ impl Engine {
                 shard.ledger.due.flush();
             }
         }
+        // Last: after a panic it is done again for all of them.
+        rest.portion = None;
+        rest.from = shards.end;
         if is_last {
             *unread = None;
             return Ok(Recovery::Done);

@@ -10,6 +10,7 @@ mod model;
 mod store;
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::{Arc, Once};
 
@@ -23,6 +24,7 @@ use read_states_engine::now::Now;
 use read_states_engine::operation::{Change, Operation};
 use read_states_engine::read::{Found, Query};
 use read_states_engine::read_state::ReadState;
+use read_states_engine::recovery::Recovery;
 use read_states_journal::{Journal, Options};
 use store::Store;
 use tempfile::TempDir;
@@ -30,6 +32,8 @@ use tempfile::TempDir;
 const USERS: Id = 6;
 const COUNTERS: usize = 2;
 const CHANNELS: u64 = 40;
+/// Of an engine that recovers: so little that each shard has a turn of its own.
+const DIRTY_MEMORY: usize = 2_000;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -40,13 +44,21 @@ enum Step {
     Load(Id),
     FailLoad(Id),
     DropLoad(Id),
-    Commit { most: usize, end: End },
+    Commit {
+        most: usize,
+        end: End,
+    },
     Flush,
     Resize(usize),
     Reclaim,
     Tend,
     Stats,
     Wait,
+    /// Of the engine. If the next one panics while it takes up what is in the journal, it goes on, or one that is made
+    /// anew begins again.
+    Crash {
+        anew: bool,
+    },
 }
 
 fn operation() -> impl Strategy<Value = UserOperation> {
@@ -109,6 +121,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Tend),
         1 => Just(Step::Stats),
         1 => Just(Step::Wait),
+        1 => any::<bool>().prop_map(|anew| Step::Crash { anew }),
     ]
 }
 
@@ -120,12 +133,30 @@ enum End {
 }
 
 struct World {
+    config: Config,
     engine: Arc<Engine>,
     model: Model,
     store: Store,
     now: Now,
     panics: usize,
-    _journal: Option<TempDir>,
+    journal: Option<TempDir>,
+    /// Whether a write has panicked: the journal may have more of it than was carried out, or less.
+    torn: bool,
+}
+
+/// An engine on the files in this directory, which has not recovered yet.
+fn open(config: Config, directory: Option<&TempDir>) -> Arc<Engine> {
+    let journal = directory.map(|directory| {
+        let options = Options {
+            segment: 1 << 16,
+            most: 64,
+            id_width: 8,
+            owner: 7,
+            exact: false,
+        };
+        Journal::open(directory.path(), options).unwrap()
+    });
+    Arc::new(Engine::with_journal(config, journal))
 }
 
 impl World {
@@ -143,34 +174,29 @@ impl World {
                 .or_else(|_| tempfile::tempdir())
                 .unwrap()
         });
-        let journal = directory.as_ref().map(|directory| {
-            let options = Options {
-                segment: 1 << 16,
-                most: 64,
-                id_width: 8,
-                owner: 7,
-                exact: false,
-            };
-            Journal::open(directory.path(), options).unwrap()
-        });
-        let engine = Arc::new(Engine::with_journal(config, journal));
+        let engine = open(config, directory.as_ref());
         let now = Now {
             monotonic: 0,
             unix: 500_000,
         };
         engine.recover(now).unwrap();
         World {
+            config,
             engine,
             model: Model::default(),
             store: Store::default(),
             now,
             panics: 0,
-            _journal: directory,
+            journal: directory,
+            torn: false,
         }
     }
 
     /// Takes a step that panics after so many fail points, or not at all if it passes fewer.
     fn step(&mut self, step: &Step, passed: Option<u64>) {
+        if let Step::Crash { anew } = step {
+            return self.crash(*anew, passed);
+        }
         panic_after(passed);
         let result = catch_unwind(AssertUnwindSafe(|| self.take(step)));
         let panicked = passed.is_some() && panic_after(None).is_none();
@@ -180,6 +206,7 @@ impl World {
             }
             self.panics += 1;
             if let Step::Write(operations) = step {
+                self.torn = true;
                 self.find_out(operations);
             }
             for user in 0..USERS {
@@ -249,6 +276,71 @@ impl World {
                 self.now.monotonic += 6_000_000;
                 self.now.unix += 6_000_000;
             }
+            Step::Crash { anew } => self.crash(*anew, None),
+        }
+    }
+
+    /// See [`Step::Crash`]. The recovery panics after so many fail points.
+    fn crash(&mut self, anew: bool, passed: Option<u64>) {
+        if self.journal.is_none() {
+            // What is not committed would be lost.
+            return;
+        }
+        if mem::take(&mut self.torn) {
+            // Which of it is carried out again does not follow from what was found.
+            self.engine.close(true);
+            self.drain();
+            self.engine.close_journal().unwrap();
+        }
+        self.open_again();
+        panic_after(passed);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            self.engine.recover(self.now).unwrap();
+            self.take_up();
+        }));
+        let panicked = passed.is_some() && panic_after(None).is_none();
+        if let Err(cause) = result {
+            if !panicked {
+                std::panic::resume_unwind(cause);
+            }
+            self.panics += 1;
+            // It may have got no further than to read what there is.
+            if anew || !self.engine.is_recovering() {
+                self.open_again();
+                self.engine.recover(self.now).unwrap();
+            }
+            self.take_up();
+        }
+        let bounds = Resize {
+            dirty_memory: Some(self.config.dirty_memory),
+            ..Resize::default()
+        };
+        self.engine.resize(bounds, self.now);
+        for user in 0..USERS {
+            self.check(user);
+        }
+    }
+
+    fn open_again(&mut self) {
+        // Nobody has the one before any more, so that its files are free.
+        self.engine = Arc::new(Engine::new(self.config));
+        let config = Config {
+            dirty_memory: DIRTY_MEMORY,
+            ..self.config
+        };
+        self.engine = open(config, self.journal.as_ref());
+    }
+
+    /// Goes on with the recovery to its end.
+    fn take_up(&mut self) {
+        for round in 0.. {
+            assert!(round < 1_000, "a recovery must come to an end");
+            if self.engine.recover_more(self.now).unwrap() == Recovery::Done {
+                break;
+            }
+            // Then there is room for the next portion.
+            self.commit(60, End::Succeeds);
+            self.load();
         }
     }
 
@@ -315,10 +407,8 @@ impl World {
         }
     }
 
-    /// Everything can be committed and freed, and the books say so.
-    fn check_end(&mut self) {
-        self.engine.close(true);
-        self.engine.close(false);
+    /// Loads and commits everything.
+    fn drain(&mut self) {
         let flush = self.engine.flush(0);
         for round in 0.. {
             assert!(round < 1_000, "a flush must come to an end");
@@ -328,6 +418,13 @@ impl World {
                 break;
             }
         }
+    }
+
+    /// Everything can be committed and freed, and the books say so.
+    fn check_end(&mut self) {
+        self.engine.close(true);
+        self.engine.close(false);
+        self.drain();
         assert_eq!(self.store.contents(), self.model);
         self.now.monotonic += 10_000_000;
         self.resize(0);
@@ -393,16 +490,19 @@ proptest! {
     }
 }
 
-#[test]
-fn each_place_on_the_way_of_a_history_may_panic() {
-    hush();
-    let change = |user, id, change| UserOperation {
+fn change(user: Id, id: Id, change: Change) -> UserOperation {
+    UserOperation {
         user,
         operation: Operation::Change {
             channel: Channel { kind: 0, id },
             change,
         },
-    };
+    }
+}
+
+#[test]
+fn each_place_on_the_way_of_a_history_may_panic() {
+    hush();
     let ack = |user, id| change(user, id, Change::Ack { message: 1 });
     let delete = |user, id| change(user, id, Change::Delete);
     let channel = Channel { kind: 0, id: 1 };
@@ -450,6 +550,57 @@ fn each_place_on_the_way_of_a_history_may_panic() {
             world.check_end();
             if world.panics == 0 {
                 assert!(passed > 100, "all were passed after {passed}");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn each_place_on_the_way_of_a_recovery_may_panic_and_nothing_is_carried_out_twice() {
+    hush();
+    let count = |user, id| {
+        let count = Change::Increment {
+            message: 9,
+            counter: 0,
+            by: 1,
+        };
+        change(user, id, count)
+    };
+    let history = [
+        Step::Write(vec![count(1, 1)]),
+        Step::Load(1),
+        Step::Write((0..12).map(|n| count(n % 4, n % 3)).collect()),
+        Step::Flush,
+        Step::Commit {
+            most: 3,
+            end: End::Succeeds,
+        },
+        Step::Write(vec![change(1, 1, Change::Delete)]),
+        Step::Write(vec![count(1, 1)]),
+        Step::Commit {
+            most: 60,
+            end: End::Dropped,
+        },
+        Step::Write(vec![UserOperation {
+            user: 3,
+            operation: Operation::DeleteUser,
+        }]),
+        Step::Write((0..12).map(|n| count(n % 5, 2)).collect()),
+        Step::Write(vec![count(4, 1)]),
+    ];
+    for anew in [false, true] {
+        for passed in 0.. {
+            let mut world = World::new(Policy::Clock, true);
+            for step in &history {
+                world.step(step, None);
+            }
+            world.step(&Step::Crash { anew }, Some(passed));
+            // And what it leaves in the journal is taken up as well.
+            world.step(&Step::Crash { anew }, None);
+            world.check_end();
+            if world.panics == 0 {
+                assert!(passed > 50, "all were passed after {passed}");
                 break;
             }
         }

@@ -57,7 +57,10 @@ impl Directory {
     /// Makes it.
     pub fn new() -> Self {
         let root = TempDir::new().unwrap();
-        drop(Journal::open(root.path(), OPTIONS).unwrap());
+        let journal = Journal::open(root.path(), OPTIONS).unwrap();
+        journal.mark(7);
+        journal.mark_stored(5);
+        drop(journal);
         let segment = segments(root.path()).remove(0);
         let header = fs::read(&segment).unwrap()[..HEADER].to_vec();
         // Its name has the number.
@@ -74,12 +77,22 @@ impl Directory {
         self.root.path()
     }
 
+    /// The header as it was written.
+    pub fn header(&self) -> &[u8] {
+        &self.header
+    }
+
     /// Leaves nothing but the segment, with these bytes after its header.
     pub fn write(&self, records: &[u8]) {
+        self.write_with_header(&self.header, records);
+    }
+
+    /// Leaves nothing but the segment, with this header and these bytes after it.
+    pub fn write_with_header(&self, header: &[u8], records: &[u8]) {
         for path in segments(self.path()) {
             fs::remove_file(path).unwrap();
         }
-        let mut bytes = [&self.header, records].concat();
+        let mut bytes = [header, records].concat();
         // As large as the header says, or larger: what is missing would be damage.
         bytes.resize(bytes.len().max(OPTIONS.segment), 0);
         fs::write(&self.segment, bytes).unwrap();

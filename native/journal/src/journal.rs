@@ -56,9 +56,9 @@ pub struct Journal {
     /// Never null.
     current: Atomic<Arc<Segment>>,
     wants_next: AtomicBool,
-    /// Whether it is larger than it may become, for the sake of what had to be appended anyway: then the room that is
-    /// left in the current segment is for nothing else.
-    past_bound: AtomicBool,
+    /// Whether the room that is left in the current segment is only for what has to be appended anyway: for its sake the journal is
+    /// larger than it may become, or there is no room on the disk for a segment more.
+    reserved: AtomicBool,
     /// The highest of all.
     mark: AtomicU64,
     /// Likewise.
@@ -88,6 +88,14 @@ struct Files {
 struct Sealed {
     segment: Arc<Segment>,
     synced: bool,
+}
+
+/// What room is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    Ordinary,
+    /// Without it commits could not go on, and nothing would ever be forgotten. For that the last segment is kept that could be made.
+    Necessary,
 }
 
 /// Room for several records, which are written one by one.
@@ -146,7 +154,7 @@ impl Journal {
             options,
             current: Atomic::new(first),
             wants_next: AtomicBool::new(false),
-            past_bound: AtomicBool::new(false),
+            reserved: AtomicBool::new(false),
             mark: AtomicU64::new(mark),
             stored: AtomicU64::new(stored),
             files: Mutex::new(files),
@@ -217,7 +225,7 @@ impl Journal {
     /// Appends a record. When this returns, it survives the death of the process.
     #[inline]
     pub fn append(&self, tag: Tag, words: &[u64], guard: &Guard) -> Result<(), Refusal> {
-        let (segment, at) = self.take(size(words.len()), guard)?;
+        let (segment, at) = self.take(Which::Ordinary, size(words.len()), guard)?;
         segment.write(at, tag, words);
         if self.options.exact {
             segment.written(at);
@@ -225,32 +233,24 @@ impl Journal {
         Ok(())
     }
 
-    /// Takes room, unless what is left is for others.
+    /// Takes room, in the next segment if there is not enough in this one, and if what is left is not for others.
     #[inline]
     fn take<'g>(
         &self,
-        bytes: usize,
-        guard: &'g Guard,
-    ) -> Result<(&'g Arc<Segment>, usize), Refusal> {
-        if self.past_bound.load(Relaxed) {
-            return Err(Refusal::Full);
-        }
-        self.take_anyway(bytes, guard)
-    }
-
-    /// Takes room, in the next segment if there is not enough in this one.
-    #[inline]
-    fn take_anyway<'g>(
-        &self,
+        which: Which,
         bytes: usize,
         guard: &'g Guard,
     ) -> Result<(&'g Arc<Segment>, usize), Refusal> {
         loop {
             let segment = self.current(guard);
+            // After that: whoever sees the segment that is reserved sees this too.
+            if which == Which::Ordinary && self.reserved.load(Relaxed) {
+                return Err(self.files.lock().refusal.unwrap_or(Refusal::Full));
+            }
             if let Some(at) = segment.take(bytes) {
                 return Ok((segment, at));
             }
-            self.go_on(segment.sequence, guard)?;
+            self.go_on(segment.sequence, which, guard)?;
         }
     }
 
@@ -296,7 +296,7 @@ impl Journal {
     }
 
     fn room(&self, bytes: usize, guard: &Guard) -> Result<Room, Refusal> {
-        let (segment, start) = self.take(bytes, guard)?;
+        let (segment, start) = self.take(Which::Ordinary, bytes, guard)?;
         Ok(Room {
             segment: Arc::clone(segment),
             start,
@@ -307,11 +307,19 @@ impl Journal {
 
     /// The next segment takes the place of one that is full.
     #[cold]
-    fn go_on(&self, full: u64, guard: &Guard) -> Result<(), Refusal> {
+    fn go_on(&self, full: u64, which: Which, guard: &Guard) -> Result<(), Refusal> {
         let mut files = self.files.lock();
         let segment = self.current(guard);
         if segment.sequence != full {
             return Ok(());
+        }
+        if let Some(refusal) = files.refusal
+            && files.spares.len() == 1
+        {
+            match which {
+                Which::Ordinary => return Err(refusal),
+                Which::Necessary => self.reserved.store(true, Relaxed),
+            }
         }
         let Some(spare) = files.spares.pop_front() else {
             return Err(files.refusal.unwrap_or(Refusal::Full));
@@ -333,13 +341,26 @@ impl Journal {
     }
 
     /// Goes on with the next segment, so that this one can be forgotten some time. Does nothing if there
-    /// is nothing in it, or no next one.
+    /// is nothing in it, or no next one. While no more can be made, the last is taken only if this one is full.
     pub fn seal(&self, guard: &Guard) {
+        let which = match self.is_full(guard) {
+            true => Which::Necessary,
+            false => Which::Ordinary,
+        };
+        self.seal_for(which, guard);
+    }
+
+    /// Whether somebody has found no room in the current segment.
+    pub fn is_full(&self, guard: &Guard) -> bool {
+        self.current(guard).is_full()
+    }
+
+    fn seal_for(&self, which: Which, guard: &Guard) {
         let segment = self.current(guard);
         if !segment.is_empty() {
             let sequence = segment.sequence;
             // Whoever has it may go on writing to it, as if it was full.
-            let _ = self.go_on(sequence, guard);
+            let _ = self.go_on(sequence, which, guard);
         }
     }
 
@@ -362,14 +383,15 @@ impl Journal {
             let mut files = self.files.lock();
             // Whatever comes of it, who appends need not ask for it again.
             self.wants_next.store(false, Relaxed);
-            if files.count() <= self.options.most {
-                self.past_bound.store(false, Relaxed);
-            }
-            if files.closed || files.spares.len() >= wanted {
-                return Ok(());
-            }
-            if files.count() >= self.options.most {
+            let is_at_bound = files.count() >= self.options.most;
+            if is_at_bound || files.spares.len() >= SPARES {
                 files.refusal = None;
+            }
+            let is_within = files.count() <= self.options.most && files.refusal.is_none();
+            if is_within && (is_at_bound || !files.spares.is_empty()) {
+                self.reserved.store(false, Relaxed);
+            }
+            if files.closed || files.spares.len() >= wanted || is_at_bound {
                 return Ok(());
             }
             drop(files);
@@ -394,6 +416,9 @@ impl Journal {
             }
             Err(error) => {
                 files.refusal = Some(refusal(&error));
+                if files.spares.is_empty() {
+                    self.reserved.store(true, Relaxed);
+                }
                 Err(error)
             }
         }
@@ -473,7 +498,7 @@ impl Journal {
             }
             // Now there is room for another one.
             self.prepare_segments(1)?;
-            self.seal(&guard);
+            self.seal_for(Which::Necessary, &guard);
         }
         Ok(())
     }
@@ -481,7 +506,7 @@ impl Journal {
     /// Appends a record even if that takes the journal past its bound, and waits for the disk if it must. The next sync has it.
     pub fn append_anyway(&self, tag: Tag, words: &[u64], guard: &Guard) -> io::Result<()> {
         loop {
-            if let Ok((segment, at)) = self.take_anyway(size(words.len()), guard) {
+            if let Ok((segment, at)) = self.take(Which::Necessary, size(words.len()), guard) {
                 segment.write(at, tag, words);
                 segment.written(at);
                 return Ok(());
@@ -493,7 +518,7 @@ impl Journal {
             }
             if files.count() >= self.options.most {
                 // Before it is there: else each of these would let others in, for a whole segment.
-                self.past_bound.store(true, Relaxed);
+                self.reserved.store(true, Relaxed);
             }
             drop(files);
             self.make()?;

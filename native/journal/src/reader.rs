@@ -7,9 +7,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::record::{self, FILLER, Tag, size};
-use crate::segment::{HEADER, size_of_file};
+use crate::segment::{HEADER, damaged_header, size_of_file};
 
-/// Bytes that are no record, before or between records, or instead of any; or that are missing at the end of a file.
+/// Bytes that are no record, before or between records, or instead of any; or that are missing at the end of a file; or what of
+/// its header is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// The file.
@@ -20,6 +21,13 @@ pub struct Damage {
     pub bytes: usize,
     /// Whether all of them are zero: room that was taken when the process died, or pages that did not reach the disk.
     pub zero: bool,
+}
+
+impl Damage {
+    /// Whether it is in the header, which has the marks: then the highest may be lost.
+    pub fn is_of_header(&self) -> bool {
+        self.at < HEADER
+    }
 }
 
 /// The number and the file of a segment.
@@ -119,6 +127,9 @@ fn read_segment(
             });
         }
     };
+    for part in damaged_header(bytes) {
+        passed(part.start, part.end);
+    }
     while at < bytes.len() {
         let Some((tag, count, words)) = record::read(sequence, &bytes[at..]) else {
             at += size(0);

@@ -9,6 +9,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,9 @@ pub(crate) const HEADER: usize = 128;
 
 /// What the bytes of a file are a multiple of.
 pub(crate) const UNIT: usize = 1 << 16;
+
+/// Bytes of the header that never change, with their checksum.
+const FIXED: usize = 40;
 
 /// Where the marks are. They are written in turn, so that one is whole at any moment.
 const MARKS: [usize; 2] = [40, 56];
@@ -166,6 +170,28 @@ pub(crate) fn read_header(path: &Path, id_width: u8) -> Result<Option<Header>, O
     }))
 }
 
+/// Where the header in a file's bytes is not as it was written. One that nobody had the time to write is none, and what is missing of
+/// it is missing of the file. A mark that was being written when the process died is not told from one that is damaged.
+pub(crate) fn damaged_header(bytes: &[u8]) -> Vec<Range<usize>> {
+    let words = header_words(bytes);
+    let mut damaged = vec![];
+    if let Some((fixed, _)) = words.split_at_checked(FIXED / 8)
+        && fixed[4] != checksum(&fixed[..4])
+        && bytes[FIXED..].iter().any(|byte| *byte != 0)
+    {
+        damaged.push(0..FIXED);
+    }
+    for at in MARKS.into_iter().chain([SIZE]).chain(STORED) {
+        if let Some([value, sum]) = words.get(at / 8..at / 8 + 2)
+            && (*value, *sum) != (0, 0)
+            && *sum != checksum(&[*value])
+        {
+            damaged.push(at..at + 16);
+        }
+    }
+    damaged
+}
+
 fn checksum(words: &[u64]) -> u64 {
     record::head(0, [0; 3], words)
 }
@@ -223,6 +249,11 @@ impl Segment {
     /// Whether nothing was ever taken.
     pub fn is_empty(&self) -> bool {
         self.next.load(Relaxed) == HEADER
+    }
+
+    /// Whether somebody has found no room.
+    pub fn is_full(&self) -> bool {
+        self.next.load(Relaxed) > self.map.bytes()
     }
 
     /// Takes room, or `None` if there is not enough.

@@ -331,7 +331,12 @@ proptest! {
             let end: Vec<_> = end.iter().map(|end: &&Damage| end.bytes).collect();
             let expected_end: Vec<_> = cut.map(|cut| OPTIONS.segment - cut).into_iter().collect();
             prop_assert_eq!(end, expected_end);
-            let damage: Vec<&Damage> = damage;
+            let (header, damage): (Vec<&Damage>, Vec<_>) =
+                damage.into_iter().partition(|damage| damage.is_of_header());
+            for part in header {
+                let there = part.at..part.at + part.bytes;
+                prop_assert!(bytes[there.clone()] != before[there]);
+            }
             let lost: usize = damage.iter().map(|damage| damage.bytes).sum();
             let hit = 24 * (1_000 - expected.len());
             let missing = (128 + 24_000usize).saturating_sub(bytes.len().max(128));
@@ -340,7 +345,67 @@ proptest! {
     }
 }
 
-/// Records of all sizes, damaged at 10,000 places, one after the other.
+#[test]
+fn where_no_more_can_be_made_the_last_segment_is_for_what_is_appended_anyway() {
+    let root = TempDir::new().unwrap();
+    let options = Options {
+        most: 100,
+        ..OPTIONS
+    };
+    let journal = Journal::open(root.path(), options).unwrap();
+    // So that no file can be made: the first numbers have been used.
+    let obstacles = (3..200).map(|number| root.path().join(format!("{number:016}.journal")));
+    let obstacles = Vec::from_iter(obstacles);
+    for path in &obstacles {
+        std::os::unix::fs::symlink("nowhere", path).unwrap();
+    }
+    let fill = || {
+        let mut appended = 0;
+        while append(&journal, appended).is_ok() {
+            if journal.wants_next() {
+                let _ = journal.prepare();
+            }
+            appended += 1;
+        }
+        assert_eq!(append(&journal, 0), Err(Refusal::Failed));
+        appended as usize / (OPTIONS.segment / 24)
+    };
+    // Of three segments the last is kept.
+    assert_eq!(fill(), 1);
+    assert_eq!(journal.newest_sealed(), Some(0));
+    for word in 0..100 {
+        journal.append_anyway(TAG, &[word, !word], &pin()).unwrap();
+        assert!(journal.prepare().is_err());
+        assert_eq!(append(&journal, 0), Err(Refusal::Failed));
+        let reserved = journal.reserve([2].into_iter(), &pin());
+        assert_eq!(reserved.err(), Some(Refusal::Failed));
+    }
+    assert_eq!(journal.newest_sealed(), Some(1));
+    // It is not full, and is not given up for one that cannot be made.
+    journal.seal(&pin());
+    assert_eq!(journal.newest_sealed(), Some(1));
+    for path in obstacles {
+        fs::remove_file(path).unwrap();
+    }
+    journal.prepare().unwrap();
+    assert_eq!(append(&journal, 0), Ok(()));
+    journal.seal(&pin());
+    assert_eq!(journal.newest_sealed(), Some(2));
+}
+
+/// The value of a header that has the byte at this place, with its checksum; the last bytes of a header have none.
+fn header_part(at: usize) -> Option<std::ops::Range<usize>> {
+    match at {
+        0..40 => Some(0..40),
+        40..120 => {
+            let start = at - (at - 40) % 16;
+            Some(start..start + 16)
+        }
+        _ => None,
+    }
+}
+
+/// Records of all sizes, damaged at 10,000 places, one after the other, a tenth of them in the header.
 #[test]
 fn at_each_of_10_000_places_damage_costs_one_record_and_a_cut_those_after_it() {
     let root = TempDir::new().unwrap();
@@ -377,28 +442,34 @@ fn at_each_of_10_000_places_damage_costs_one_record_and_a_cut_those_after_it() {
     let whole = fs::read(&path).unwrap();
     let mut random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     for case in 0..10_000 {
-        let at = random.random_range(128..end);
+        let is_header = case % 10 == 0;
+        let at = random.random_range(if is_header { 0..128 } else { 128..end });
         let hit = ends.partition_point(|end| *end <= at);
         let from = if hit == 0 { 128 } else { ends[hit - 1] };
         let (mut bytes, mut expected) = (whole.clone(), written.clone());
-        let to = if case % 4 == 0 {
+        let part = if case % 4 == 0 {
             // What is cut off cannot be told from what was never written, but half a record can.
             bytes.truncate(at);
             expected.truncate(hit);
-            let half = bytes[from..].iter().rposition(|byte| *byte != 0);
-            half.map_or(from, |last| from + last + 1)
+            let half = bytes.get(from..).unwrap_or_default();
+            let last = half.iter().rposition(|byte| *byte != 0);
+            last.map(|last| from..from + last + 1)
         } else {
             bytes[at] ^= random.random_range(1..=255u8);
-            expected.remove(hit);
-            ends[hit]
+            if is_header {
+                header_part(at)
+            } else {
+                expected.remove(hit);
+                Some(from..ends[hit])
+            }
         };
         fs::write(&path, &bytes).unwrap();
         let (records, damage) = read();
         assert!(records == expected, "at {at} of {}", bytes.len());
-        let lost = (from < to).then(|| Damage {
+        let lost = part.map(|part| Damage {
             path: path.clone(),
-            at: from,
-            bytes: to - from,
+            at: part.start,
+            bytes: part.len(),
             zero: false,
         });
         let missing = (bytes.len() < whole.len()).then(|| Damage {

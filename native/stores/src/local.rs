@@ -45,7 +45,9 @@ mod tests {
     use crate::Store;
     use crate::model::{batch, entries, pages, row};
     use read_states_engine::batch::{BatchBuilder, Entry};
-    use std::fs;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
     use tempfile::tempdir;
 
     fn open(path: &Path, counters: &[&str]) -> Result<Local, StoreError> {
@@ -146,6 +148,48 @@ mod tests {
         let store = open(root.path(), &["a"]).unwrap();
         let page = store.load(&[5], None, 10).unwrap();
         assert_eq!(entries(&page.batch), [row(5, 1, 2)]);
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    /// The files below a directory that others can reach and read or write.
+    fn open_to_others(directory: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(directory).unwrap();
+        let loose = entries
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| mode(path) & 0o077 != 0);
+        loose
+            .flat_map(|path| match path.is_dir() {
+                true => open_to_others(&path),
+                false => vec![path],
+            })
+            .collect()
+    }
+
+    #[test]
+    fn nobody_else_gets_at_the_files() {
+        let root = tempdir().unwrap();
+        let (made, found) = (root.path().join("made"), root.path().join("found"));
+        fs::create_dir(&found).unwrap();
+        // As those of a home directory may be.
+        for path in [root.path(), &found] {
+            fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+        }
+        for path in [&made, &found] {
+            for life in 0..2 {
+                let store = open(path, &["a"]).unwrap();
+                store.commit(&batch(&[row(1, 2, life + 1)])).unwrap();
+                assert_eq!(mode(&path.join("rows")), 0o700);
+                let loose = open_to_others(path);
+                assert!(loose.is_empty(), "{loose:?}");
+                store.close();
+            }
+        }
+        assert_eq!(mode(&made), 0o700);
+        // What somebody has made stays as he wants it.
+        assert_eq!(mode(&found), 0o755);
     }
 
     #[test]

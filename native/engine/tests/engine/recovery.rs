@@ -368,3 +368,54 @@ fn what_others_have_written_since_keeps_the_journal_from_being_taken_up_unless_t
     let rows = Batch::parse(commit.batch()).unwrap();
     assert!(rows.map(Result::unwrap).all(|row| row.version() > 2_000));
 }
+
+/// The header has the mark, by which a journal of another store is told.
+#[test]
+fn a_damaged_header_is_reported_and_keeps_nothing_from_being_taken_up() {
+    let config = Config {
+        floor: 2_000,
+        ..Config::default()
+    };
+    let now = Now {
+        monotonic: 0,
+        unix: 3_000,
+    };
+    let ack = Operation::Change {
+        channel: CHANNEL,
+        change: Change::Ack { message: 5 },
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open_with(&directory, config);
+    engine.recover(now).unwrap();
+    engine.apply(1, &ack, now).unwrap();
+    drop(engine);
+    let written: Vec<_> = segments(&directory)
+        .into_iter()
+        .map(|path| {
+            (
+                path.file_name().unwrap().to_owned(),
+                fs::read(path).unwrap(),
+            )
+        })
+        .collect();
+
+    // Behind its last value there is nothing.
+    for at in 0..120 {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, bytes) in &written {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 1;
+            fs::write(directory.path().join(name), bytes).unwrap();
+        }
+        let engine = open_with(&directory, config);
+        let recovered = engine.recover(now).unwrap();
+        assert_eq!(recovered.operations, 1, "at {at}");
+        assert!(!recovered.damage.is_empty(), "at {at}");
+        for damage in recovered.damage {
+            assert!(
+                (damage.at..damage.at + damage.bytes).contains(&at),
+                "at {at}"
+            );
+        }
+    }
+}

@@ -25,6 +25,8 @@ pub const PARTITIONS: usize = 2;
 pub const COMMIT_AFTER: u64 = 1_000;
 /// Most steps of a history.
 const STEPS: usize = 300;
+/// Most operations of a large batch: the journal takes room in pieces of a quarter of a segment, for some 300 of them.
+const LARGE: usize = 600;
 
 /// How a world is made.
 #[derive(Clone, Copy, Debug)]
@@ -170,7 +172,7 @@ fn step(rng: &mut Rng, disk: Disk) -> Step {
     let partition = rng.usize(0..PARTITIONS);
     match rng.u8(0..98) {
         0..20 => Step::Apply(operation(rng)),
-        20..23 => Step::ApplyAll(operations(rng, 90), rng.u64(0..20)),
+        20..23 => Step::ApplyAll(batch(rng, 90, 40), rng.u64(0..20)),
         23..29 => Step::Get(user(rng), channel(rng)),
         29..33 => Step::List(user(rng), query(rng)),
         33..35 => Step::Total(user(rng)),
@@ -229,7 +231,7 @@ fn death(rng: &mut Rng, disk: Disk) -> Death {
     let seed = rng.u64(..);
     match (disk, rng.u8(0..4)) {
         (Disk::Whole, _) | (_, 0) => Death::Killed,
-        (Disk::Cut, 1) => Death::KilledDuring(operations(rng, 9), seed),
+        (Disk::Cut, 1) => Death::KilledDuring(batch(rng, 9, 8), seed),
         (Disk::Cut, 2) => Death::PowerCut(seed),
         (Disk::Cut, _) => Death::PowerCutDuringWriteAhead(rng.usize(0..8), seed),
         (Disk::Damaged, 1) => Death::Shortened(seed),
@@ -298,6 +300,15 @@ fn operation(rng: &mut Rng) -> UserOperation {
 
 fn operations(rng: &mut Rng, most: usize) -> Vec<UserOperation> {
     (0..rng.usize(0..most)).map(|_| operation(rng)).collect()
+}
+
+/// Fewer operations than `most`, but one of so many batches is a large one.
+fn batch(rng: &mut Rng, most: usize, one_of: u8) -> Vec<UserOperation> {
+    let most = match rng.u8(0..one_of) {
+        0 => LARGE,
+        _ => most,
+    };
+    operations(rng, most)
 }
 
 /// A batch with what the witnesses do in it.

@@ -513,16 +513,10 @@ impl World {
         if is_damaged {
             // Where it is damaged it may have said of which versions they are.
             self.late.clear();
+            // Of a delete that the journal has lost only the store would know, and only for a while.
+            self.store.forget_deletes().unwrap();
         }
-        let (recovered, left) = match self.look_ahead() {
-            Ok(found) => found,
-            Err(why) => {
-                assert!(is_damaged, "it does not start: {why}");
-                // It says so, and nothing of it is used.
-                self.files.as_ref().unwrap().restore(&before);
-                return None;
-            }
-        };
+        let (recovered, left) = self.look_ahead().expect("it starts");
         let is_reported = recovered
             != Recovered {
                 operations: recovered.operations,
