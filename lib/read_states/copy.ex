@@ -31,10 +31,12 @@ defmodule ReadStates.Copy do
   @compared 256
   # Of rows that differ, so many are named.
   @named 3
-  # Rows that only the second store has, of which it is seen in the end whether they still are. Of more, nobody wants to know how many.
+  # Rows that only one store has, of which it is seen in the end whether that is still so.
   @suspects 10_000
   # Milliseconds until then. A commit under way is in the second store before it is in the first.
   @looks [500, 2_000, 5_000]
+  # What is found where two stores are the same.
+  @nothing %{missing: {0, []}, newer: {0, []}, different: {0, []}}
   # The stores that note the counters.
   @noting [Local, Postgres, Cassandra]
 
@@ -181,10 +183,13 @@ defmodule ReadStates.Copy do
     target = %{which: :to, module: target, store: to, options: sealed}
     {before, progress} = copy_all(source, target, checkpoint, progress(opts))
 
-    found = compare_all(source, target, :live, &progress.(Digest.entries(before) + &1))
+    found =
+      source
+      |> compare_all(target, :live, &progress.(Digest.entries(before) + &1))
+      |> Map.update!(:missing, &still_missing(&1, source, target))
 
     case {found, extra_rows(source, target)} do
-      {%{missing: 0, different: 0}, []} ->
+      {%{missing: {0, _}, different: {0, _}}, []} ->
         {:ok, Digest.figures(before) |> Keyword.delete(:sha256)}
 
       {found, extra} ->
@@ -266,15 +271,14 @@ defmodule ReadStates.Copy do
     end)
   end
 
-  # How many rows of the source the target has not, or not as they are, and some of them.
+  # How many rows of the source the target has not, or not as they are, each with some of them.
   # Of stores that are `:live`, a row below a delete that the target remembers is none: the delete is on its way to the source.
   defp compare_all(source, target, mode, progress) do
     source
     |> pages(nil)
     |> Stream.flat_map(fn {batch, _next} -> rows(batch) end)
     |> Stream.chunk_every(@compared)
-    |> Enum.reduce({%{missing: 0, newer: 0, different: 0, named: []}, 0}, fn rows,
-                                                                             {found, done} ->
+    |> Enum.reduce({@nothing, 0}, fn rows, {found, done} ->
       done = done + length(rows)
       progress.(done)
       {compare(source, target, mode, rows, found), done}
@@ -290,37 +294,49 @@ defmodule ReadStates.Copy do
     |> Stream.chunk_every(@compared)
     |> Stream.flat_map(&only_there(&1, target, source))
     |> Enum.take(@suspects)
-    |> still_extra(source, target, @looks)
+    |> still_only(target, source, @looks)
   end
 
-  defp still_extra(rows, _source, _target, pauses) when rows == [] or pauses == [], do: rows
+  # A delete under way is such a row too, where the target does not tell what it remembers of deletes.
+  defp still_missing({count, rows}, source, target) when count <= @suspects do
+    rows = still_only(rows, source, target, @looks)
+    {length(rows), rows}
+  end
 
-  defp still_extra(rows, source, target, [pause | pauses]) do
+  defp still_missing(too_many, _source, _target), do: too_many
+
+  # Those of these rows that `there` has in the end and `here` has not.
+  defp still_only(rows, _there, _here, pauses) when rows == [] or pauses == [], do: rows
+
+  defp still_only(rows, there, here, [pause | pauses]) do
     Process.sleep(pause)
 
     rows
     |> Enum.chunk_every(@compared)
-    |> Enum.flat_map(&only_there(&1, target, source))
-    |> still_extra(source, target, pauses)
+    |> Enum.flat_map(&only_there(&1, there, here))
+    |> still_only(there, here, pauses)
   end
 
-  # Those of these rows whose places the target has still, and the source has not.
-  defp only_there(rows, target, source) do
-    here = lookup(source, rows)
+  # Those of these rows whose places `there` has now and `here` has not.
+  defp only_there(rows, there, here) do
+    known = lookup(here, rows)
 
-    case Enum.reject(rows, &is_map_key(here, place(&1))) do
+    case Enum.reject(rows, &is_map_key(known, place(&1))) do
       [] ->
         []
 
       others ->
-        there = lookup(target, others)
-        for row <- others, %Row{} = now <- [there[place(row)]], do: now
+        now = lookup(there, others)
+        for row <- others, %Row{} = row <- [now[place(row)]], do: row
     end
   end
 
-  defp text_of(found, extra) do
-    "to has #{found.missing} not at all, #{found.newer} newer and #{found.different} with other values" <>
-      examples(found.named) <> text_of_extra(extra)
+  defp text_of(
+         %{missing: {missing, rows}, newer: {newer, _}, different: {different, others}},
+         extra
+       ) do
+    "to has #{missing} not at all, #{newer} newer and #{different} with other values" <>
+      examples(rows ++ others) <> text_of_extra(extra)
   end
 
   defp text_of_extra([]), do: ""
@@ -329,10 +345,12 @@ defmodule ReadStates.Copy do
     count = if length(rows) == @suspects, do: "at least #{@suspects}", else: length(rows)
 
     "; it has #{count} that from has not" <>
-      examples(Enum.take(rows, @named)) <> ": it has to be empty at first"
+      examples(rows) <> ": it has to be empty at first"
   end
 
-  defp examples(rows), do: Enum.map_join(rows, &", for example #{inspect(&1)}")
+  defp examples(rows) do
+    rows |> Enum.take(@named) |> Enum.map_join(&", for example #{inspect(&1)}")
+  end
 
   defp compare(source, target, mode, rows, found) do
     there = lookup(target, rows)
@@ -349,9 +367,9 @@ defmodule ReadStates.Copy do
         {nil, _gone} -> found
         {row, row} -> found
         {%{version: version}, nil} when version <= deleted -> found
-        {row, nil} -> found |> Map.update!(:missing, &(&1 + 1)) |> name(row)
-        {%{version: old}, %{version: new}} when new > old -> Map.update!(found, :newer, &(&1 + 1))
-        {row, _other} -> found |> Map.update!(:different, &(&1 + 1)) |> name(row)
+        {row, nil} -> found(found, :missing, row)
+        {%{version: old}, %{version: new} = row} when new > old -> found(found, :newer, row)
+        {row, _other} -> found(found, :different, row)
       end
     end)
   end
@@ -381,8 +399,10 @@ defmodule ReadStates.Copy do
 
   defp found({:delete, user, version}), do: {{:delete, user}, version}
 
-  defp name(%{named: named} = found, row) do
-    if length(named) < @named, do: %{found | named: named ++ [row]}, else: found
+  defp found(found, what, row) do
+    Map.update!(found, what, fn {count, rows} ->
+      {count + 1, if(count < @suspects, do: [row | rows], else: rows)}
+    end)
   end
 
   defp rows(batch), do: for(%Row{} = row <- batch, do: row)

@@ -183,6 +183,36 @@ defmodule ReadStates.Store.BothTest do
     assert {:ok, _figures} = Task.await(copy, 60_000)
   end
 
+  # A store that says nothing of the deletes it remembers, as Cassandra.
+  defmodule Reticent do
+    @behaviour ReadStates.Store
+    defdelegate open(opts, context), to: Memory
+    defdelegate commit(store, batch), to: Memory
+    defdelegate close(store), to: Memory
+    def load(store, users, cursor), do: store |> Memory.load(users, cursor) |> only_rows()
+    def scan(store, cursor), do: store |> Memory.scan(cursor) |> only_rows()
+
+    defp only_rows({:ok, batch, next}) do
+      {:ok, ReadStates.Batch.new(for(%ReadStates.Row{} = row <- batch, do: row), 1), next}
+    end
+  end
+
+  test "what is deleted in the second and not yet in the first is no difference, though the second does not say so" do
+    faults = start_supervised!(%{id: :faults, start: {FaultyStore, :start_link, [self()]}})
+    rows = [row(1, 1, 5), row(2, 1, 5)]
+    from = {FaultyStore, faults: faults, store: {Memory, data: filled(rows)}}
+    to = {Reticent, data: filled(rows)}
+    opts = [name: __MODULE__, store: {Both, from: from, to: to}, commit_after: 0]
+    start_supervised!({ReadStates, opts})
+    :ok = FaultyStore.set(faults, :commit, {:return, {:error, :away}})
+    :ok = ReadStates.delete(__MODULE__, 1, 1)
+    ReadStates.Eventually.eventually(fn -> entries(to) == [row(2, 1, 5)] end)
+    copy = Task.async(fn -> Both.copy(__MODULE__) end)
+    Process.sleep(300)
+    :ok = FaultyStore.set(faults, :commit, nil)
+    assert {:ok, _figures} = Task.await(copy, 60_000)
+  end
+
   test "does not leave the journal of a Local store behind", %{tmp_dir: dir} do
     local = {Local, path: Path.join(dir, "local")}
 
