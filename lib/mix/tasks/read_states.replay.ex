@@ -5,7 +5,7 @@ defmodule Mix.Tasks.ReadStates.Replay do
   Replays a message history through the public API of `ReadStates` and prints the figures of what it
   did and the digest of the resulting read states.
 
-      mix read_states.replay TRACE [--store memory|local] [--path DIR] [--capacity N] [--verify]
+      mix read_states.replay TRACE [--store STORE] [--path DIR] [--capacity N] [--verify]
 
   TRACE is a file, plain or gzip, with one message a line, oldest first, five tab-separated fields:
 
@@ -18,12 +18,14 @@ defmodule Mix.Tasks.ReadStates.Replay do
 
   ## Options
 
-    * `--store memory|local` - the store, by default `local` (`ReadStates.Store.Local`).
+    * `--store STORE` - the store: `local`, the default (`ReadStates.Store.Local`), `memory` (`ReadStates.Store.Memory`), or one in the
+      words of `mix read_states.copy`, for example `postgres` or `cassandra:HOST/KEYSPACE`, whose tables are there and empty.
     * `--path DIR` - where the local store keeps its data: a new or empty directory, kept afterwards.
       By default a temporary directory, removed at the end.
     * `--capacity N` - the capacity of the instance in read states, for example one so small that users are
       evicted and loaded again all the time.
-    * `--verify` - replays nothing: reads back what an earlier replay of TRACE left in `--path`.
+    * `--verify` - replays nothing: reads back what an earlier replay of TRACE left in `--path`, or in a STORE that is neither
+      `local` nor `memory`.
 
   ## Output
 
@@ -48,11 +50,14 @@ defmodule Mix.Tasks.ReadStates.Replay do
 
   use Mix.Task
 
-  alias ReadStates.{Progress, Replay, Trace}
+  alias ReadStates.{Instance, Progress, Replay, Row, Trace}
+  alias ReadStates.Store.Address
 
   @requirements ["app.config"]
   @switches [store: :string, path: :string, capacity: :integer, verify: :boolean]
-  @usage "mix read_states.replay TRACE [--store memory|local] [--path DIR] [--capacity N] [--verify]"
+  @usage "mix read_states.replay TRACE [--store STORE] [--path DIR] [--capacity N] [--verify]"
+  # A server may be slow, and an error would end the replay.
+  @load_timeout 60_000
 
   @impl Mix.Task
   def run(args) do
@@ -60,7 +65,8 @@ defmodule Mix.Tasks.ReadStates.Replay do
     {:ok, _apps} = Application.ensure_all_started(:read_states)
 
     with_store(opts, fn store ->
-      with_instance([store: store] ++ Keyword.take(opts, [:capacity]), fn name ->
+      with_instance(store, opts, fn name ->
+        unless opts[:verify], do: check_empty(name)
         {figures, seconds} = replay(name, trace, opts)
         stats = ReadStates.stats(name)
 
@@ -80,18 +86,22 @@ defmodule Mix.Tasks.ReadStates.Replay do
       end
 
     store = Keyword.get(opts, :store, "local")
+    # The others are there for who comes later.
+    unkept = store in ["memory", "local"] and opts[:path] == nil
 
     cond do
       opts[:path] == "" -> invalid("--path", "")
-      store not in ["memory", "local"] -> invalid("--store", store)
-      opts[:path] && store == "memory" -> Mix.raise("--path is for --store local")
-      opts[:verify] && !opts[:path] -> Mix.raise("--verify needs --path, the data to verify")
-      opts[:verify] && empty?(opts[:path]) -> Mix.raise("--path: no data in #{opts[:path]}")
+      opts[:path] && store != "local" -> Mix.raise("--path is for --store local")
+      opts[:verify] && unkept -> Mix.raise("--verify needs --path, the data to verify")
+      opts[:verify] && opts[:path] && empty?(opts[:path]) -> no_data(opts[:path])
       opts[:path] && !opts[:verify] && !empty?(opts[:path]) -> not_empty(opts[:path])
       not File.exists?(trace) -> Mix.raise("TRACE: no such file: #{trace}")
       true -> {trace, Keyword.put(opts, :store, store)}
     end
   end
+
+  @spec no_data(Path.t()) :: no_return
+  defp no_data(path), do: Mix.raise("--path: no data in #{path}")
 
   defp empty?(path), do: File.ls(path) in [{:ok, []}, {:error, :enoent}]
 
@@ -104,8 +114,8 @@ defmodule Mix.Tasks.ReadStates.Replay do
       )
 
   @spec invalid(String.t(), String.t() | nil) :: no_return
-  defp invalid("--store", value),
-    do: Mix.raise("--store must be memory or local, got: #{value || "nothing"}")
+  defp invalid("--store", _nothing),
+    do: Mix.raise("--store must be memory, local or a store of mix read_states.copy")
 
   defp invalid("--capacity", value),
     do: Mix.raise("--capacity must be an integer, got: #{value || "nothing"}")
@@ -137,19 +147,46 @@ defmodule Mix.Tasks.ReadStates.Replay do
 
       {"local", path} ->
         fun.({ReadStates.Store.Local, path: path})
+
+      {address, nil} ->
+        fun.(address!(address))
+    end
+  end
+
+  # It is not shown, for there may be a password in it.
+  defp address!(address) do
+    Address.parse!(address)
+  rescue
+    error in ArgumentError ->
+      Mix.raise("--store is neither memory nor local, so it #{Exception.message(error)}")
+  end
+
+  # Counts of mentions would be added to what is there, as in a directory that is not empty.
+  defp check_empty(name) do
+    {module, store} = name |> Instance.fetch!() |> Instance.store()
+
+    with {:ok, batch, _next} <- module.scan(store, nil) do
+      if Enum.any?(batch, &match?(%Row{}, &1)),
+        do: Mix.raise("--store: it is not empty; give another one, or --verify to read it back")
     end
   end
 
   # Under a supervisor of its own, whose exit does not end this process when the instance cannot start.
-  defp with_instance(opts, fun) do
+  defp with_instance(store, opts, fun) do
     {:ok, supervisor} = DynamicSupervisor.start_link(strategy: :one_for_one)
     name = :"#{__MODULE__}.#{System.unique_integer([:positive])}"
 
+    instance =
+      [name: name, store: store, load_timeout: @load_timeout] ++ Keyword.take(opts, [:capacity])
+
+    option = if opts[:store] == "local", do: "--path", else: "--store"
+
     try do
-      case DynamicSupervisor.start_child(supervisor, child_spec([name: name] ++ opts)) do
+      case DynamicSupervisor.start_child(supervisor, child_spec(instance)) do
         {:ok, _instance} -> fun.(name)
-        # Of the local store, with a text for people.
-        {:error, {_reason, text}} when is_binary(text) -> Mix.raise("--path: #{text}")
+        # Of the store, with a text for people.
+        {:error, {_reason, text}} when is_binary(text) -> Mix.raise("#{option}: #{text}")
+        {:error, {%ArgumentError{message: text}, _stack}} -> Mix.raise("#{option}: #{text}")
         {:error, reason} -> Mix.raise("the instance did not start: #{inspect(reason)}")
       end
     after
@@ -157,7 +194,7 @@ defmodule Mix.Tasks.ReadStates.Replay do
     end
   end
 
-  # Of the options only the capacity comes from outside.
+  # Of the options only the capacity and the store come from outside.
   defp child_spec(opts) do
     ReadStates.child_spec(opts)
   rescue

@@ -4,6 +4,8 @@ defmodule Mix.Tasks.ReadStates.ReplayTest do
   import ExUnit.CaptureIO
 
   alias Mix.Tasks.ReadStates.Replay
+  alias ReadStates.{CassandraCase, PostgresCase}
+  alias ReadStates.Store.{Cassandra, Postgres}
 
   @moduletag :tmp_dir
 
@@ -53,8 +55,9 @@ defmodule Mix.Tasks.ReadStates.ReplayTest do
     assert refused([]) =~ ~r/^expected one TRACE: mix read_states.replay TRACE .*$/
     assert refused([trace, trace]) =~ "expected one TRACE"
     assert refused([trace, "--speed", "3"]) =~ ~r/^unknown option --speed: mix .*$/
-    assert refused([trace, "--store", "disk"]) == "--store must be memory or local, got: disk"
-    assert refused([trace, "--store"]) == "--store must be memory or local, got: nothing"
+
+    assert refused([trace, "--store"]) ==
+             "--store must be memory, local or a store of mix read_states.copy"
 
     for bad <- ["many", "1.5", ""] do
       assert refused([trace, "--capacity", bad]) == "--capacity must be an integer, got: #{bad}"
@@ -69,11 +72,67 @@ defmodule Mix.Tasks.ReadStates.ReplayTest do
     assert refused([trace, "--path", ""]) == "--path must be a directory"
     assert refused([trace, "--verify=yes"]) == "--verify takes no value"
     assert refused([trace, "--store", "memory", "--path", data]) == "--path is for --store local"
+
+    assert refused([trace, "--store", "postgres", "--path", data]) ==
+             "--path is for --store local"
+
     assert refused([trace, "--verify"]) == "--verify needs --path, the data to verify"
+
+    assert refused([trace, "--store", "memory", "--verify"]) ==
+             "--verify needs --path, the data to verify"
+
     assert refused([trace, "--verify", "--path", data]) == "--path: no data in #{data}"
     assert refused(["missing.tsv"]) == "TRACE: no such file: missing.tsv"
     assert refused([trace, "--path", trace]) =~ "--path: #{trace} is not an empty directory"
     refute File.exists?(data)
+  end
+
+  test "takes a store in the words of mix read_states.copy", %{trace: trace, data: data} do
+    replay_and_verify(trace, "local:#{data}")
+    File.rm_rf!(data)
+    replay_and_verify(trace, "{ReadStates.Store.Local, path: #{inspect(data)}}")
+  end
+
+  @tag :postgres
+  test "takes one in PostgreSQL", %{trace: trace} do
+    replay_and_verify(trace, inspect({Postgres, PostgresCase.emptied!(__MODULE__)}))
+  end
+
+  @tag :cassandra
+  test "takes one in Cassandra", %{trace: trace} do
+    replay_and_verify(
+      trace,
+      inspect({Cassandra, CassandraCase.emptied!(ReadStates.ReplayTaskTest)})
+    )
+  end
+
+  defp replay_and_verify(trace, store) do
+    replayed = capture_io(fn -> Replay.run([trace, "--store", store]) end)
+    assert replayed =~ "messages 2\n"
+
+    assert refused([trace, "--store", store]) ==
+             "--store: it is not empty; give another one, or --verify to read it back"
+
+    read_back = capture_io(fn -> Replay.run([trace, "--store", store, "--verify"]) end)
+    [digest] = Regex.run(~r/^sha256 .*$/m, replayed)
+    assert read_back =~ digest
+  end
+
+  test "refuses a store that is none, and does not show it", %{trace: trace} do
+    neither = "--store is neither memory nor local, so it must be "
+
+    for {store, text} <- [
+          {"disk", neither <> "local:PATH, postgres, "},
+          {"mysql://u:secret@h/d", neither <> "local:PATH, postgres, "},
+          {"cassandra:secret", neither <> "cassandra:HOST"},
+          {~s|{ReadStates.Store.Local, path: "secret|, neither <> "Elixir: "},
+          {~s|{Nothing, path: "secret"}|, "--store must be a module that implements "},
+          {~s|{ReadStates.Store.Local, paht: "secret"}|, "--store: "}
+        ] do
+      message = refused([trace, "--store", store])
+      assert String.starts_with?(message, text), message
+      refute message =~ "secret"
+    end
   end
 
   test "refuses a bad line with its number", %{trace: trace} do
