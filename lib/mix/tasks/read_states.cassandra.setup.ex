@@ -23,61 +23,27 @@ defmodule Mix.Tasks.ReadStates.Cassandra.Setup do
 
   use Mix.Task
 
-  alias ReadStates.Secret
+  alias Mix.ReadStates.Setup
   alias ReadStates.Store.Cassandra
 
   @requirements ["app.config"]
   @switches [
-    print: :boolean,
     contact_points: :string,
     keyspace: :string,
     table: :string,
     datacentre: :string,
     user: :string,
     replication_factor: :integer,
-    timeout: :integer,
-    tls: :boolean,
-    cacertfile: :string,
-    certfile: :string,
-    keyfile: :string,
-    verify_host: :boolean
+    timeout: :integer
   ]
-  @tls [:cacertfile, :certfile, :keyfile, :verify_host]
 
   @impl Mix.Task
   def run(args) do
-    {print, opts} = args |> parse() |> Keyword.pop(:print, false)
-
-    if print, do: print(opts), else: set_up(opts)
-  end
-
-  defp print(opts) do
-    for statement <- done!(opts, &Cassandra.schema/1), do: Mix.shell().info(statement <> ";")
-  end
-
-  defp set_up(opts) do
-    done!(opts, &Cassandra.set_up/1)
+    opts = args |> Setup.parse!(@switches) |> split() |> with_password()
     keyspace = Keyword.get(opts, :keyspace, "read_states")
     table = Keyword.get(opts, :table, "read_states")
-    Mix.shell().info("keyspace #{keyspace} has the tables #{table} and #{table}_notes")
-  end
-
-  defp done!(opts, fun) do
-    case Secret.guard(Secret.seal(opts), fn -> fun.(opts) end) do
-      :ok -> :ok
-      {:ok, result} -> result
-      {:error, {%ArgumentError{message: message}, _stacktrace}} -> Mix.raise(message)
-      {:error, {reason, text}} when is_atom(reason) -> Mix.raise(text)
-      {:error, reason} -> Mix.raise(inspect(reason))
-    end
-  end
-
-  defp parse(args) do
-    case OptionParser.parse(args, strict: @switches) do
-      {opts, [], []} -> opts |> split() |> with_password() |> with_tls()
-      {_opts, _args, [{option, _value} | _]} -> Mix.raise("#{option}: unknown, or a wrong value")
-      {_opts, [argument | _], _invalid} -> Mix.raise("unknown argument #{argument}")
-    end
+    there = "keyspace #{keyspace} has the tables #{table} and #{table}_notes"
+    Setup.run(Cassandra, opts, opts, there)
   end
 
   defp split(opts) do
@@ -92,16 +58,6 @@ defmodule Mix.Tasks.ReadStates.Cassandra.Setup do
       {nil, _password} -> opts
       {_user, nil} -> Mix.raise("--user: its password is to be in CASSANDRA_PASSWORD")
       {_user, password} -> Keyword.put(opts, :password, password)
-    end
-  end
-
-  defp with_tls(opts) do
-    {tls, opts} = Keyword.split(opts, @tls)
-
-    case {opts[:tls], tls} do
-      {true, tls} -> Keyword.put(opts, :tls, tls)
-      {_no, []} -> Keyword.delete(opts, :tls)
-      {_no, [{option, _value} | _]} -> Mix.raise("--#{option}: only with --tls")
     end
   end
 end

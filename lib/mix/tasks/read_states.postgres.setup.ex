@@ -22,70 +22,18 @@ defmodule Mix.Tasks.ReadStates.Postgres.Setup do
 
   use Mix.Task
 
-  alias ReadStates.Secret
+  alias Mix.ReadStates.Setup
   alias ReadStates.Store.Postgres
 
   @requirements ["app.config"]
-  @switches [
-    print: :boolean,
-    schema: :string,
-    table: :string,
-    timeout: :integer,
-    tls: :boolean,
-    cacertfile: :string,
-    certfile: :string,
-    keyfile: :string,
-    verify_host: :boolean
-  ]
-  @tls [:cacertfile, :certfile, :keyfile, :verify_host]
+  @switches [schema: :string, table: :string, timeout: :integer]
 
   @impl Mix.Task
   def run(args) do
-    {print, opts} = args |> parse() |> Keyword.pop(:print, false)
-    if print, do: print(opts), else: set_up(opts)
-  end
-
-  defp print(opts) do
-    for statement <- done!(opts, &Postgres.schema/1), do: Mix.shell().info(statement <> ";")
-  end
-
-  defp set_up(opts) do
-    done!(opts, &Postgres.set_up/1)
+    opts = Setup.parse!(args, @switches)
     table = Keyword.get(opts, :table, "read_states")
     schema = Keyword.get(opts, :schema, "public")
-
-    Mix.shell().info(
-      "schema #{schema} has the tables #{table}, #{table}_deletes and #{table}_notes"
-    )
-  end
-
-  defp done!(opts, fun) do
-    secret = Secret.seal([url: System.get_env("DATABASE_URL")] ++ opts)
-
-    case Secret.guard(secret, fn -> fun.(opts) end) do
-      :ok -> :ok
-      {:ok, result} -> result
-      {:error, {%ArgumentError{message: message}, _stacktrace}} -> Mix.raise(message)
-      {:error, {reason, text}} when is_atom(reason) -> Mix.raise(text)
-      {:error, reason} -> Mix.raise(inspect(reason))
-    end
-  end
-
-  defp parse(args) do
-    case OptionParser.parse(args, strict: @switches) do
-      {opts, [], []} -> with_tls(opts)
-      {_opts, _args, [{option, _value} | _]} -> Mix.raise("#{option}: unknown, or a wrong value")
-      {_opts, [_argument | _], _invalid} -> Mix.raise("there is more than the options")
-    end
-  end
-
-  defp with_tls(opts) do
-    {tls, opts} = Keyword.split(opts, @tls)
-
-    case {opts[:tls], tls} do
-      {true, tls} -> Keyword.put(opts, :tls, tls)
-      {_no, []} -> Keyword.delete(opts, :tls)
-      {_no, [{option, _value} | _]} -> Mix.raise("--#{option}: only with --tls")
-    end
+    there = "schema #{schema} has the tables #{table}, #{table}_deletes and #{table}_notes"
+    Setup.run(Postgres, opts, [url: System.get_env("DATABASE_URL")], there)
   end
 end

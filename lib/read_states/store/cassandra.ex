@@ -66,7 +66,7 @@ defmodule ReadStates.Store.Cassandra do
   @behaviour ReadStates.Store
 
   alias ReadStates.Argument
-  alias ReadStates.Store.Remote
+  alias ReadStates.Store.{Remote, TLS}
 
   defmodule Native do
     @moduledoc false
@@ -89,7 +89,6 @@ defmodule ReadStates.Store.Cassandra do
 
   @read_levels [:one, :two, :three, :quorum, :all, :local_one, :local_quorum]
   @write_levels @read_levels ++ [:each_quorum]
-  @tls [:cacertfile, :certfile, :keyfile, :verify_host]
 
   @impl true
   def open(opts, context), do: Remote.open(Native, fields!(opts), context)
@@ -124,7 +123,7 @@ defmodule ReadStates.Store.Cassandra do
 
     opts
     |> Keyword.delete(:consistency)
-    |> Keyword.put(:tls, tls(opts[:tls]))
+    |> Keyword.put(:tls, TLS.fields(opts[:tls]))
     |> Map.new()
     |> Map.merge(%{read: Atom.to_string(read), write: Atom.to_string(write)})
   end
@@ -166,22 +165,7 @@ defmodule ReadStates.Store.Cassandra do
     unless value == nil or is_binary(value), do: raise(ArgumentError, "#{name} must be a string")
   end
 
-  defp check!(:tls, value) when value in [nil, false, true], do: :ok
-
-  defp check!(:tls, opts) do
-    Argument.options!(opts, @tls, :tls)
-
-    for {name, value} <- opts do
-      unless if(name == :verify_host, do: is_boolean(value), else: is_binary(value)) do
-        allowed = if name == :verify_host, do: "true or false", else: "the path of a PEM file"
-        Argument.invalid!("tls[:#{name}]", value, allowed)
-      end
-    end
-
-    if Keyword.has_key?(opts, :certfile) != Keyword.has_key?(opts, :keyfile) do
-      raise ArgumentError, "tls[:certfile] and tls[:keyfile] must be given together"
-    end
-  end
+  defp check!(:tls, value), do: TLS.check!(value)
 
   defp check!(:timeout, value), do: Argument.integer!(:timeout, value, 1, 30_000)
 
@@ -197,13 +181,4 @@ defmodule ReadStates.Store.Cassandra do
   defp levels(read: read, write: write), do: {read, write}
   defp levels(write: write, read: read), do: {read, write}
   defp levels(level), do: {level, level}
-
-  defp tls(value) when value in [nil, false], do: nil
-  defp tls(true), do: tls([])
-
-  defp tls(opts) do
-    %{cacertfile: nil, certfile: nil, keyfile: nil, verify_host: true}
-    |> Map.merge(Map.new(opts))
-    |> ReadStates.Native.fields()
-  end
 end

@@ -59,7 +59,7 @@ defmodule ReadStates.Store.Postgres do
   @behaviour ReadStates.Store
 
   alias ReadStates.Argument
-  alias ReadStates.Store.Remote
+  alias ReadStates.Store.{Remote, TLS}
 
   defmodule Native do
     @moduledoc false
@@ -77,7 +77,6 @@ defmodule ReadStates.Store.Postgres do
     timeout: 15_000
   ]
 
-  @tls [:cacertfile, :certfile, :keyfile, :verify_host]
   @url "postgres://user:password@host:port/database"
 
   @impl true
@@ -124,7 +123,7 @@ defmodule ReadStates.Store.Postgres do
     |> Map.new()
     |> Map.merge(server)
     |> Map.put(:password, opts[:password] || server.password)
-    |> Map.put(:tls, tls(opts[:tls] || sslmode))
+    |> Map.put(:tls, TLS.fields(opts[:tls] || sslmode))
   end
 
   defp options!(opts) do
@@ -150,22 +149,7 @@ defmodule ReadStates.Store.Postgres do
 
   defp check!(:pool, value), do: Argument.integer!(:pool, value, 1, 64)
   defp check!(:timeout, value), do: Argument.integer!(:timeout, value, 1, 50_000)
-  defp check!(:tls, value) when value in [nil, false, true], do: :ok
-
-  defp check!(:tls, opts) do
-    Argument.options!(opts, @tls, :tls)
-
-    for {name, value} <- opts do
-      unless if(name == :verify_host, do: is_boolean(value), else: is_binary(value)) do
-        allowed = if name == :verify_host, do: "true or false", else: "the path of a PEM file"
-        Argument.invalid!("tls[:#{name}]", value, allowed)
-      end
-    end
-
-    if Keyword.has_key?(opts, :certfile) != Keyword.has_key?(opts, :keyfile) do
-      raise ArgumentError, "tls[:certfile] and tls[:keyfile] must be given together"
-    end
-  end
+  defp check!(:tls, value), do: TLS.check!(value)
 
   defp url!(nil) do
     raise ArgumentError, "url must be given, or DATABASE_URL in the environment: #{@url}"
@@ -227,13 +211,4 @@ defmodule ReadStates.Store.Postgres do
   # It is not shown, for there may be a password in it.
   @spec wrong_url!(String.t()) :: no_return
   defp wrong_url!(why), do: raise(ArgumentError, "url #{why}")
-
-  defp tls(value) when value in [nil, false], do: nil
-  defp tls(true), do: tls([])
-
-  defp tls(opts) do
-    %{cacertfile: nil, certfile: nil, keyfile: nil, verify_host: true}
-    |> Map.merge(Map.new(opts))
-    |> ReadStates.Native.fields()
-  end
 end
