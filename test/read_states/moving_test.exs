@@ -1,19 +1,32 @@
 defmodule ReadStates.MovingTest do
   use ReadStates.InstanceCase, async: true
 
-  alias ReadStates.Store.Both
+  alias ReadStates.{CassandraCase, PostgresCase}
+  alias ReadStates.Store.{Both, Cassandra, Postgres}
 
   @moduletag :tmp_dir
   @moduletag timeout: 300_000
 
+  defp second(:local, dir), do: {Local, path: Path.join(dir, "new")}
+  defp second(:postgres, _dir), do: {Postgres, PostgresCase.emptied!(__MODULE__)}
+  defp second(:cassandra, _dir), do: {Cassandra, CassandraCase.emptied!(__MODULE__)}
+
+  for {where, tag} <- [
+        {"another directory", :local},
+        {"Postgres", :postgres},
+        {"Cassandra", :cassandra}
+      ] do
+    @tag tag
+    test "an instance under load moves to #{where} and loses nothing", %{name: name, tmp_dir: dir} do
+      move(name, dir, second(unquote(tag), dir))
+    end
+  end
+
   # As guides/moving.md says it, while processes write and read all the time: an instance on one store, then on both,
   # everything copied, then on the other alone. Each process has users of its own and a model of them, so what it reads
   # is known; while the instance is away between two steps it tries again.
-  test "an instance under load moves from one store to another and loses nothing", %{
-    name: name,
-    tmp_dir: dir
-  } do
-    [old, new] = for path <- ["old", "new"], do: {Local, path: Path.join(dir, path)}
+  defp move(name, dir, new) do
+    old = {Local, path: Path.join(dir, "old")}
     journal = [path: Path.join(dir, "old/journal")]
     opts = [capacity: 2_000, commit_after: 50, journal: journal]
     start = fn store -> start!(name, [store: store] ++ opts) end

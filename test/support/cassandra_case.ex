@@ -33,6 +33,16 @@ defmodule ReadStates.CassandraCase do
     ]
   end
 
+  @doc "The options of a store on the tables of a module, which are there and empty."
+  def emptied!(module) do
+    opts = options(module)
+    :ok = Cassandra.set_up(opts)
+    cql = CQL.connect!(hd(opts[:contact_points]))
+    empty!(cql, opts)
+    CQL.close(cql)
+    opts
+  end
+
   @doc "Removes everything from the tables of a store."
   def empty!(cql, opts) do
     for suffix <- ["", "_notes"] do

@@ -10,18 +10,23 @@ defmodule ReadStates.PostgresCase do
   alias ReadStates.Store.Postgres
 
   setup context do
-    opts = options(context.module)
-    :ok = Postgres.set_up(opts)
-    for suffix <- ["", "_deletes", "_notes"], do: sql!("TRUNCATE #{opts[:table]}#{suffix}")
-    # It was in a table that is empty now.
-    :ok = Postgres.set_up(opts)
-    [opts: opts]
+    [opts: emptied!(context.module)]
   end
 
   @doc "The options of a store on the tables of a module."
   def options(module) do
     table = module |> Module.split() |> Enum.drop(1) |> Enum.join("_") |> Macro.underscore()
     [url: url(), table: String.replace(table, "/", "_")]
+  end
+
+  @doc "The options of a store on the tables of a module, which are there and empty."
+  def emptied!(module) do
+    opts = options(module)
+    :ok = Postgres.set_up(opts)
+    for suffix <- ["", "_deletes", "_notes"], do: sql!("TRUNCATE #{opts[:table]}#{suffix}")
+    # The floor was in a table that is empty now.
+    :ok = Postgres.set_up(opts)
+    opts
   end
 
   @doc "The URL of the server's database, with its password."

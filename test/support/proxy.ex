@@ -6,11 +6,14 @@ defmodule ReadStates.Proxy do
 
   @tcp [:binary, active: true, packet: :raw]
 
-  @doc "Listens for who wants to get to `port`, and returns its own port."
-  def start(port) do
+  @doc """
+  Listens at an address of this machine for who wants to get to `port` of 127.0.0.1, and returns its own port: `own`, or any that
+  is free.
+  """
+  def start(port, ip \\ {127, 0, 0, 1}, own \\ 0) do
     owner = self()
     # It ends with who started it, and with it all that it has.
-    spawn_link(fn -> listen(owner, port) end)
+    spawn_link(fn -> listen(owner, port, ip, own) end)
 
     receive do
       {:listens, own} -> own
@@ -44,8 +47,8 @@ defmodule ReadStates.Proxy do
 
   defp name(own), do: :"#{__MODULE__}.#{own}"
 
-  defp listen(owner, port) do
-    {:ok, listener} = :gen_tcp.listen(0, [:binary, active: false, ip: {127, 0, 0, 1}])
+  defp listen(owner, port, ip, own) do
+    {:ok, listener} = :gen_tcp.listen(own, [:binary, active: false, ip: ip])
     {:ok, own} = :inet.port(listener)
     Process.register(self(), name(own))
     proxy = self()

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use deadpool_postgres::{Object, PoolError};
+use deadpool_postgres::{HookError, Object, PoolError};
 use read_states_engine::batch::Version;
 use read_states_engine::id::Id;
 use read_states_remote::{Database, Error, Header, Page, Reason};
@@ -112,7 +112,9 @@ impl Postgres {
 async fn connect(options: &Options) -> Result<(Server, Object), Error> {
     let pool = session::pool(options)?;
     let client = pool.get().await.map_err(|error| match error {
-        PoolError::Backend(error) => refused(&error, options),
+        PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => {
+            refused(&error, options)
+        }
         PoolError::PostCreateHook(error) => Error::new(Reason::Server, error),
         _ => {
             let text = format!(

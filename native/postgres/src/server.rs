@@ -5,7 +5,7 @@ use std::future::Future;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use deadpool_postgres::{Object, Pool, PoolError};
+use deadpool_postgres::{HookError, Object, Pool, PoolError};
 use read_states_remote::{Error, Reason};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::error::SqlState;
@@ -91,11 +91,7 @@ impl Server {
     {
         let client = match self.pool.get().await {
             Ok(client) => Lease(Some(client)),
-            Err(PoolError::Backend(error)) => {
-                let again = is_transient(&error);
-                return Err((refused(&error, &self.options), again));
-            }
-            Err(error) => return Err((Error::new(Reason::Timeout, error), false)),
+            Err(error) => return Err(unconnected(&error, &self.options)),
         };
         match timeout(self.patience, request(client)).await {
             Ok((client, Ok(answer))) => {
@@ -137,6 +133,18 @@ fn is_transient(error: &tokio_postgres::Error) -> bool {
         ]
         .contains(&code),
         None => error.is_closed() || io_error(error).is_some(),
+    }
+}
+
+/// Why the pool gives no connection, and whether another try may help.
+fn unconnected(error: &PoolError, options: &Options) -> (Error, bool) {
+    match error {
+        PoolError::Backend(error) => (refused(error, options), is_transient(error)),
+        // There was one, and the first statement on it failed.
+        PoolError::PostCreateHook(HookError::Backend(error)) => {
+            (failed(error), is_transient(error))
+        }
+        _ => (Error::new(Reason::Timeout, error), false),
     }
 }
 
@@ -218,4 +226,51 @@ fn chain(error: &tokio_postgres::Error) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use read_states_remote::call::runtime;
+    use tokio_postgres::{Config, NoTls};
+
+    fn options() -> Options {
+        Options {
+            host: "127.0.0.1".to_owned(),
+            port: 1,
+            database: "d".to_owned(),
+            user: "u".to_owned(),
+            password: None,
+            schema: "public".to_owned(),
+            table: "read_states".to_owned(),
+            pool: 1,
+            tls: None,
+            timeout: 1_000,
+        }
+    }
+
+    fn nobody_answers() -> tokio_postgres::Error {
+        let mut config = Config::new();
+        config.host("127.0.0.1").port(1).user("u");
+        let connecting = config.connect(NoTls);
+        runtime()
+            .block_on(connecting)
+            .err()
+            .expect("nobody is at port 1")
+    }
+
+    #[test]
+    fn what_fails_on_a_new_connection_is_what_it_would_be_on_an_old_one() {
+        let lost = [
+            PoolError::Backend(nobody_answers()),
+            PoolError::PostCreateHook(HookError::Backend(nobody_answers())),
+        ];
+        for error in lost {
+            let (error, again) = unconnected(&error, &options());
+            assert_eq!((error.reason(), again), (Reason::Unreachable, true));
+        }
+        // What is not the server's doing is not tried again.
+        let (error, again) = unconnected(&PoolError::Closed, &options());
+        assert_eq!((error.reason(), again), (Reason::Timeout, false));
+    }
 }

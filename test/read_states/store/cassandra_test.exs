@@ -5,7 +5,7 @@ defmodule ReadStates.Store.CassandraTest do
 
   use ReadStates.StoreContract, store: ReadStates.Store.Cassandra, opts: & &1.opts
 
-  alias ReadStates.CQL
+  alias ReadStates.{CQL, RemoteContract}
   alias ReadStates.Store.Cassandra
 
   # The rows on the server: {channel, bytes of the state, its time stamp}.
@@ -130,17 +130,7 @@ defmodule ReadStates.Store.CassandraTest do
     end
 
     test "holds no scheduler", %{store: store} do
-      # With as many calls under way as there are schedulers of any kind, and more.
-      batch = Enum.map(1..10_000, &row(&1, 1, 1))
-      calls = for _ <- 1..40, do: Task.async(fn -> commit(store, batch) end)
-      assert Enum.sum(Task.async_stream(1..1_000, & &1) |> Enum.map(&elem(&1, 1))) == 500_500
-      # On a dirty scheduler for what waits, of which there are ten.
-      assert {:ok, _stat} = File.stat(".")
-      results = Task.yield_many(calls, 0)
-      assert Enum.any?(results, fn {_call, result} -> result == nil end)
-      # A call whose result was taken above has none any more.
-      for {call, result} <- results,
-          do: assert((result || {:ok, Task.await(call, 120_000)}) == {:ok, :ok})
+      RemoteContract.holds_no_scheduler(Cassandra, store)
     end
   end
 end

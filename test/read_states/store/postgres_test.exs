@@ -7,6 +7,7 @@ defmodule ReadStates.Store.PostgresTest do
 
   import ReadStates.PostgresCase, only: [sql!: 1]
 
+  alias ReadStates.RemoteContract
   alias ReadStates.Store.Postgres
 
   defp count(opts, suffix), do: sql!("SELECT count(*) FROM #{opts[:table]}#{suffix}")
@@ -91,6 +92,10 @@ defmodule ReadStates.Store.PostgresTest do
              {elem(read(opts), 0) - elem(before, 0), elem(read(opts), 1) - elem(before, 1)}
 
     assert entries < 65_000
+  end
+
+  test "a call holds no scheduler", %{store: store} do
+    RemoteContract.holds_no_scheduler(Postgres, store)
   end
 
   # Scans of the whole table, and entries of its index that were read.

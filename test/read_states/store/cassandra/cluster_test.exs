@@ -4,8 +4,10 @@ defmodule ReadStates.Store.Cassandra.ClusterTest do
 
   import ReadStates.InstanceCase, only: [read: 2, stored: 1]
 
-  alias ReadStates.{Batch, CQL, Model, Services, StoreContract}
+  alias ReadStates.{Batch, CQL, Model, Services, StoreContract, TelemetryStandIn}
   alias ReadStates.Store.Cassandra
+
+  @compile {:no_warn_undefined, :telemetry}
 
   @moduletag :cassandra_3
   @moduletag :tmp_dir
@@ -25,8 +27,19 @@ defmodule ReadStates.Store.Cassandra.ClusterTest do
     cql = CQL.connect!(hd(points))
     for table <- ~w(cluster cluster_notes), do: CQL.run!(cql, "TRUNCATE #{@keyspace}.#{table}")
     CQL.close(cql)
+
+    if TelemetryStandIn.install(), do: on_exit(&TelemetryStandIn.remove/0)
+    events = for event <- [:load, :commit], do: [:read_states, event]
+    :telemetry.attach_many(__MODULE__, events, &__MODULE__.handle/4, self())
+    on_exit(fn -> :telemetry.detach(__MODULE__) end)
     [opts: opts]
   end
+
+  def handle(_event, _measurements, %{name: __MODULE__, result: {:error, reason}}, test) do
+    send(test, {:failed, reason})
+  end
+
+  def handle(_event, _measurements, _metadata, _test), do: :ok
 
   test "a node that is killed, one that is restarted and one that hangs cost time, and nothing else",
        %{opts: opts, tmp_dir: tmp_dir} do
@@ -64,6 +77,8 @@ defmodule ReadStates.Store.Cassandra.ClusterTest do
     # What is read is what all replicas agree on by now.
     start_supervised!({ReadStates, Keyword.drop(instance, [:capacity])})
     assert read(__MODULE__, Map.keys(model)) == model
+
+    for reason <- failed([]), do: assert(away?(reason), inspect(reason))
   end
 
   test "of a commit all users are written whose node is there", %{opts: opts} do
@@ -101,6 +116,26 @@ defmodule ReadStates.Store.Cassandra.ClusterTest do
     for {:ok, batch, nil} <- there, do: assert([_row] = Enum.to_list(batch))
     :ok = Cassandra.close(store)
   end
+
+  # The reasons of loads and commits that failed.
+  defp failed(reasons) do
+    receive do
+      {:failed, reason} -> failed([reason | reasons])
+    after
+      0 -> Enum.uniq(reasons)
+    end
+  end
+
+  # Whether it is for a node that is away or comes back: what native/cassandra/src/server.rs tries again.
+  defp away?(reason) when reason in [:timeout, :unreachable], do: true
+  defp away?({reason, _text}) when reason in [:timeout, :unreachable], do: true
+
+  defp away?({:server, text}) do
+    text =~ ~r/Not enough nodes|overloaded|bootstrapping|non-timeout error|Connection broken/ or
+      text =~ ~r/Internal server error|Unable to allocate stream id/
+  end
+
+  defp away?(_other), do: false
 
   # Each as it says, and some load before and after it.
   defp faults do

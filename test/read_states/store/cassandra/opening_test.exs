@@ -3,7 +3,7 @@ defmodule ReadStates.Store.Cassandra.OpeningTest do
 
   import ExUnit.CaptureLog
 
-  alias ReadStates.{CQL, Secret, Services}
+  alias ReadStates.{CQL, Proxy, Secret, Services}
   alias ReadStates.Store.Cassandra
 
   @context %{name: __MODULE__, counters: [:mention_count]}
@@ -263,6 +263,24 @@ defmodule ReadStates.Store.Cassandra.OpeningTest do
       assert text =~ ~r/^tls: .*certificate/
       # Nor by those whom the system trusts.
       assert {:error, {:tls, _text}} = open(Keyword.put(opts, :tls, true))
+    end
+
+    test "is not spoken to at an address that its certificate does not name", %{
+      opts: opts,
+      endpoints: endpoints
+    } do
+      [_host, port] = String.split(endpoints["contact_points"], ":")
+
+      # With the same port, for the driver asks for it at the address by which the node knows itself.
+      port = String.to_integer(port)
+      ^port = Proxy.start(port, {127, 0, 0, 2}, port)
+      opts = Keyword.put(opts, :contact_points, ["127.0.0.2:#{port}"])
+      assert {:error, {:tls, text}} = open(opts)
+      assert text =~ "not valid for"
+
+      # Unless that is not asked for.
+      tls = [cacertfile: endpoints["ca"], verify_host: false]
+      assert {:ok, _floor} = open(Keyword.put(opts, :tls, tls))
     end
 
     test "is named where it does not speak without TLS", %{opts: opts} do

@@ -267,6 +267,29 @@ defmodule ReadStates.Store.Postgres.OpeningTest do
       assert sql!("SELECT 1", url <> "?sslmode=require") == "1"
     end
 
+    test "with a user who must have a certificate", %{
+      opts: opts,
+      schema: schema,
+      endpoints: endpoints
+    } do
+      :ok = Postgres.set_up(opts)
+      sql!("GRANT USAGE ON SCHEMA #{schema} TO with_certificate")
+      tables = "ALL TABLES IN SCHEMA #{schema}"
+      sql!("GRANT SELECT, INSERT, UPDATE, DELETE ON #{tables} TO with_certificate")
+      url = String.replace(opts[:url], "//read_states:", "//with_certificate:")
+
+      open = fn tls ->
+        open(url: url, schema: schema, tls: [cacertfile: endpoints["ca"]] ++ tls)
+      end
+
+      assert {:error, {:access_denied, text}} = open.([])
+      assert text =~ "requires a valid client certificate"
+      own = [certfile: endpoints["client_cert"], keyfile: endpoints["client_key"]]
+      assert open.(own) == {:ok, 0}
+      assert {:error, {:tls, text}} = open.(Keyword.put(own, :keyfile, "mix.exs"))
+      assert text =~ "tls: keyfile: mix.exs: "
+    end
+
     test "is not spoken to where its certificate does not fit", %{
       opts: opts,
       endpoints: endpoints

@@ -1,0 +1,33 @@
+defmodule ReadStates.RemoteContract do
+  @moduledoc """
+  What a store on a server must show beside `ReadStates.StoreContract`.
+
+  Each function is a test on a store that is open and empty, and takes its module and the store.
+  """
+
+  import ExUnit.Assertions
+
+  alias ReadStates.{Batch, StoreContract}
+
+  @calls 40
+
+  @doc """
+  Nobody in the VM waits for the server but who has called the store, also with more calls under way than there are schedulers of any kind.
+  """
+  def holds_no_scheduler(module, store) do
+    # Made once, so that all calls are under way at about the same time.
+    batch = Batch.new(Enum.map(1..5_000, &StoreContract.row(&1, 1, 1)), 1)
+    calls = for _ <- 1..@calls, do: Task.async(fn -> module.commit(store, batch) end)
+    # On a scheduler.
+    assert 1..1_000 |> Task.async_stream(& &1) |> Enum.map(&elem(&1, 1)) |> Enum.sum() == 500_500
+
+    # On a dirty one for what waits, of which there are ten: were they held, most calls would be over by now.
+    assert {:ok, _stat} = File.stat(".")
+    results = Task.yield_many(calls, 0)
+    assert Enum.count(results, fn {_call, result} -> result == nil end) >= div(@calls * 3, 4)
+
+    # A call whose result was taken above has none any more.
+    for {call, result} <- results,
+        do: assert((result || {:ok, Task.await(call, 120_000)}) == {:ok, :ok})
+  end
+end
