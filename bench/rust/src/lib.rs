@@ -4,6 +4,7 @@
 //! [`measurement::Measurement`]s, from which `report` makes tables and pictures.
 
 pub mod arguments;
+pub mod bare;
 pub mod lines;
 pub mod measurement;
 pub mod resident;
