@@ -81,6 +81,11 @@ fn pictures(comparisons: &[Comparison]) -> Vec<Picture> {
             }
         }
         let peers = subjects.len() > 1;
+        let mut of_work = comparison.rows.iter().map(|row| &row.subject);
+        if peers && of_work.all(|subject| *subject == comparison.rows[0].subject) {
+            // Nobody to compare with, as where one peer has fewer read states than the others.
+            continue;
+        }
         let several_threads = rows().any(|row| row.threads != comparison.rows[0].threads);
         let several_shapes = part()
             .any(|other| (other.of.per_user, other.of.shared_by) != (of.per_user, of.shared_by));
