@@ -42,18 +42,17 @@ fn main() {
 async fn connect(url: &str, table: &str) -> Connection {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a server");
     tokio::spawn(connection);
-    let beside =
-        "CREATE TEMPORARY TABLE copied (u bigint, c bigint, v bigint) ON COMMIT DELETE ROWS";
+    let beside = "CREATE TEMPORARY TABLE copied (u bigint, k smallint, c bigint, v bigint, w bigint, m bigint, n integer) ON COMMIT DELETE ROWS";
     client.batch_execute(beside).await.expect("a table beside");
     let write_from = |source: &str| {
         format!(
             "INSERT INTO {table} AS s (\"user\", kind, channel, version, writer, last_message_id, counter_1) \
-             SELECT u, 0, c, v, 1, v, 1 FROM {source} \
+             SELECT u, k, c, v, w, m, n FROM {source} \
              ON CONFLICT (\"user\", kind, channel) DO UPDATE SET version = excluded.version, writer = excluded.writer, \
              last_message_id = excluded.last_message_id, counter_1 = excluded.counter_1 WHERE s.version < excluded.version"
         )
     };
-    let given = "unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS r (u, c, v)";
+    let given = "unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::integer[]) AS r (u, k, c, v, w, m, n)";
     let load = format!(
         "SELECT kind, channel, version, writer, last_message_id, counter_1 FROM {table} WHERE \"user\" = $1 ORDER BY kind, channel"
     );
@@ -74,8 +73,12 @@ async fn connect(url: &str, table: &str) -> Connection {
 impl Connection {
     async fn write(&self, rows: &[(i64, i64)], round: i64) {
         let (users, channels): (Vec<i64>, Vec<i64>) = rows.iter().copied().unzip();
-        let versions = vec![round; rows.len()];
-        let arguments: [&(dyn ToSql + Sync); 3] = [&users, &channels, &versions];
+        let (kinds, counters) = (vec![0i16; rows.len()], vec![1i32; rows.len()]);
+        // Of versions, writers and messages.
+        let rounds = vec![round; rows.len()];
+        let arguments: [&(dyn ToSql + Sync); 7] = [
+            &users, &kinds, &channels, &rounds, &rounds, &rounds, &counters,
+        ];
         let written = self.client.execute(&self.write, &arguments);
         written.await.expect("a write");
     }
@@ -86,9 +89,12 @@ impl Connection {
             .await
             .expect("a transaction");
         let sink = self.client.copy_in(&self.copy).await.expect("a copy");
-        let mut writer = pin!(BinaryCopyInWriter::new(sink, &[Type::INT8; 3]));
+        let (long, short, int) = (Type::INT8, Type::INT2, Type::INT4);
+        let types = [&long, &short, &long, &long, &long, &long, &int].map(Type::clone);
+        let mut writer = pin!(BinaryCopyInWriter::new(sink, &types));
         for (user, channel) in rows {
-            let row: [&(dyn ToSql + Sync); 3] = [user, channel, &round];
+            let row: [&(dyn ToSql + Sync); 7] =
+                [user, &0i16, channel, &round, &round, &round, &1i32];
             writer.as_mut().write(&row).await.expect("a row");
         }
         writer.finish().await.expect("all rows");
