@@ -367,9 +367,9 @@ defmodule ReadStates.Copy do
         {nil, _gone} -> found
         {row, row} -> found
         {%{version: version}, nil} when version <= deleted -> found
-        {row, nil} -> found(found, :missing, row)
-        {%{version: old}, %{version: new} = row} when new > old -> found(found, :newer, row)
-        {row, _other} -> found(found, :different, row)
+        {row, nil} -> note(found, :missing, row)
+        {%{version: old}, %{version: new} = row} when new > old -> note(found, :newer, row)
+        {row, _other} -> note(found, :different, row)
       end
     end)
   end
@@ -386,20 +386,21 @@ defmodule ReadStates.Copy do
 
     for {batch, _next} <- pages(store, nil, & &1.load(&2, users, &3)),
         entry <- batch,
-        {key, value} = found(entry),
+        {key, value} = keyed(entry),
         is_integer(value) or key in wanted,
         into: %{},
         do: {key, value}
   end
 
-  defp found(%Row{} = row), do: {place(row), row}
+  defp keyed(%Row{} = row), do: {place(row), row}
 
-  defp found({:delete, user, {kind, channel}, version}),
+  defp keyed({:delete, user, {kind, channel}, version}),
     do: {{:delete, {user, kind, channel}}, version}
 
-  defp found({:delete, user, version}), do: {{:delete, user}, version}
+  defp keyed({:delete, user, version}), do: {{:delete, user}, version}
 
-  defp found(found, what, row) do
+  # One more, of which only so many are kept as are looked at again.
+  defp note(found, what, row) do
     Map.update!(found, what, fn {count, rows} ->
       {count + 1, if(count < @suspects, do: [row | rows], else: rows)}
     end)

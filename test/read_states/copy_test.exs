@@ -2,6 +2,7 @@ defmodule ReadStates.CopyTest do
   use ExUnit.Case, async: true
 
   import ReadStates.Eventually
+  import ReadStates.StoreContents
   import ReadStates.StoreContract
 
   alias ReadStates.{Copy, DetsStore, FaultyStore, OtherVM}
@@ -10,27 +11,11 @@ defmodule ReadStates.CopyTest do
   doctest ReadStates.Copy
 
   @moduletag :tmp_dir
-  @context %{name: __MODULE__, counters: [:mention_count]}
 
   setup context do
     dir = context[:tmp_dir] || "of a doctest"
     %{from: {Local, path: Path.join(dir, "from")}, to: {Local, path: Path.join(dir, "to")}}
   end
-
-  defp with_store({module, opts}, fun) do
-    {:ok, store, _floor} = module.open(opts, @context)
-    result = fun.(module, store)
-    :ok = module.close(store)
-    result
-  end
-
-  defp fill(store, entries) do
-    with_store(store, fn module, opened ->
-      for entries <- Enum.chunk_every(entries, 7_000), do: :ok = commit(module, opened, entries)
-    end)
-  end
-
-  defp entries(store), do: with_store(store, &scan/2)
 
   defp random(seed) do
     :rand.seed(:exsss, {seed, 2, 3})

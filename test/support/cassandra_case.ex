@@ -12,10 +12,8 @@ defmodule ReadStates.CassandraCase do
   @keyspace "read_states_test"
 
   setup context do
-    opts = options(context.module)
-    :ok = Cassandra.set_up(opts)
+    opts = emptied!(context.module)
     cql = CQL.connect!(hd(opts[:contact_points]))
-    empty!(cql, opts)
     [opts: opts, cql: cql, states: "#{opts[:keyspace]}.#{opts[:table]}"]
   end
 

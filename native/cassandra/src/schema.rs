@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use read_states_remote::{Error, Reason};
 use scylla::client::session::Session;
+use scylla::response::query_result::QueryRowsResult;
 use scylla::statement::Consistency;
 use scylla::statement::unprepared::Statement;
 
@@ -180,12 +181,7 @@ async fn check_table(
     expected: &[Column],
 ) -> Result<(), Error> {
     let statement = "SELECT column_name, kind, position, type FROM system_schema.columns WHERE keyspace_name = ? AND table_name = ?";
-    let rows = session
-        .query_unpaged(local(statement), (&options.keyspace, table))
-        .await
-        .map_err(|error| failed(&error))?
-        .into_rows_result()
-        .map_err(unexpected)?;
+    let rows = of_table(session, options, table, statement).await?;
     let mut found = Vec::new();
     for row in rows
         .rows::<(String, String, i32, String)>()
@@ -233,15 +229,25 @@ async fn check_table(
     Ok(())
 }
 
-/// A table must forget neither what is written nor, at once, what is deleted.
-async fn check_lifetimes(session: &Session, options: &Options, table: &str) -> Result<(), Error> {
-    let statement = "SELECT default_time_to_live, gc_grace_seconds FROM system_schema.tables WHERE keyspace_name = ? AND table_name = ?";
-    let rows = session
+/// What the server says of a table, by its keyspace and its name.
+async fn of_table(
+    session: &Session,
+    options: &Options,
+    table: &str,
+    statement: &str,
+) -> Result<QueryRowsResult, Error> {
+    session
         .query_unpaged(local(statement), (&options.keyspace, table))
         .await
         .map_err(|error| failed(&error))?
         .into_rows_result()
-        .map_err(unexpected)?;
+        .map_err(unexpected)
+}
+
+/// A table must forget neither what is written nor, at once, what is deleted.
+async fn check_lifetimes(session: &Session, options: &Options, table: &str) -> Result<(), Error> {
+    let statement = "SELECT default_time_to_live, gc_grace_seconds FROM system_schema.tables WHERE keyspace_name = ? AND table_name = ?";
+    let rows = of_table(session, options, table, statement).await?;
     let row = rows
         .maybe_first_row::<(Option<i32>, Option<i32>)>()
         .map_err(unexpected)?;

@@ -2,6 +2,7 @@ defmodule ReadStates.Copy.ServersTest do
   # Copies between real servers, of more than a page each. Not async: nobody may restart them meanwhile.
   use ExUnit.Case, async: false
 
+  import ReadStates.StoreContents
   import ReadStates.StoreContract
 
   alias ReadStates.{CassandraCase, Copy, PostgresCase}
@@ -12,7 +13,6 @@ defmodule ReadStates.Copy.ServersTest do
   @moduletag :tmp_dir
   @moduletag timeout: 300_000
 
-  @context %{name: __MODULE__, counters: [:mention_count]}
   @max 0xFFFF_FFFF_FFFF_FFFF
 
   defmodule Full do
@@ -54,21 +54,6 @@ defmodule ReadStates.Copy.ServersTest do
     %{postgres: postgres, cassandra: {Cassandra, CassandraCase.emptied!(__MODULE__)}}
   end
 
-  defp with_store({module, opts}, fun) do
-    {:ok, store, _floor} = module.open(opts, @context)
-    result = fun.(module, store)
-    :ok = module.close(store)
-    result
-  end
-
-  defp fill(store, entries) do
-    with_store(store, fn module, opened ->
-      for entries <- Enum.chunk_every(entries, 7_000), do: :ok = commit(module, opened, entries)
-    end)
-  end
-
-  defp stored(store), do: with_store(store, &scan/2)
-
   # Of one user more than a page, of many some, ids that are negative in a signed column, and deletes of what was there.
   defp some_entries do
     large = for channel <- 1..12_000, do: row(5, channel, channel)
@@ -95,7 +80,7 @@ defmodule ReadStates.Copy.ServersTest do
       for [from, to] <- steps do
         assert {:ok, figures} = Copy.copy(from, to)
         assert figures[:rows] == length(expected)
-        assert rows(stored(to)) == expected
+        assert rows(entries(to)) == expected
         figures[:sha256]
       end
 
@@ -108,7 +93,7 @@ defmodule ReadStates.Copy.ServersTest do
 
     for {module, _opts} = from <- [postgres, cassandra] do
       fill(from, some_entries())
-      scanned = stored(from)
+      scanned = entries(from)
       assert rows(scanned) == expected
 
       # Only the last page is refused, whatever is committed at the same time.
@@ -126,7 +111,7 @@ defmodule ReadStates.Copy.ServersTest do
       assert {:ok, figures} = Copy.copy(from, to, resume: resume)
       assert figures[:rows] == length(expected)
       assert :counters.get(taken, 1) == length(scanned)
-      assert rows(stored({Memory, data: data})) == expected
+      assert rows(entries({Memory, data: data})) == expected
       refute File.exists?(resume)
     end
   end
