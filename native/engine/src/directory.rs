@@ -304,6 +304,16 @@ impl Directory {
         }
     }
 
+    /// Has the processor fetch all that [`Directory::acquire`] looks at, at the same time.
+    pub fn prefetch_all(&self, sought: &[Sought], guard: &Guard) {
+        for sought in sought {
+            self.prefetch(*sought, guard);
+        }
+        for sought in sought {
+            self.guess(*sought, guard);
+        }
+    }
+
     /// The number that is the channel's if it has one, by what the cells say. Has the processor
     /// fetch what [`Guess::number`] looks at.
     #[inline]
@@ -318,9 +328,9 @@ impl Directory {
     }
 
     /// The channel's number, with one reference more; the channel gets a number if it has none.
-    pub fn acquire(&self, channel: Channel, guard: &Guard) -> u32 {
-        let sought = self.seek(channel);
-        let (at, hash) = (sought.partition(), sought.hash);
+    pub fn acquire(&self, sought: Sought, guard: &Guard) -> u32 {
+        let Sought { channel, hash } = sought;
+        let at = sought.partition();
         let partition = &self.partitions[at];
         let index = partition
             .find(hash, guard, |slot| slot.share(channel))
@@ -531,9 +541,12 @@ mod tests {
         let directory = Directory::new(1);
         let guard = pin();
         let same_id = [channel(7), Channel { kind: 1, id: 7 }];
-        let numbers = same_id.map(|channel| directory.acquire(channel, &guard));
+        let numbers = same_id.map(|channel| directory.acquire(directory.seek(channel), &guard));
         assert_ne!(numbers[0], numbers[1]);
-        assert_eq!(directory.acquire(channel(7), &guard), numbers[0]);
+        assert_eq!(
+            directory.acquire(directory.seek(channel(7)), &guard),
+            numbers[0]
+        );
         directory.release(numbers[0], &guard);
         assert_eq!(
             directory.find(directory.seek(channel(7)), &guard),
@@ -549,10 +562,10 @@ mod tests {
     fn a_number_means_the_same_channel_until_the_reader_unpins() {
         let directory = Directory::new(2);
         let reader = pin();
-        let number = directory.acquire(channel(1), &reader);
+        let number = directory.acquire(directory.seek(channel(1)), &reader);
         directory.release(number, &reader);
         for id in 2..2_000 {
-            let other = directory.acquire(channel(id), &pin());
+            let other = directory.acquire(directory.seek(channel(id)), &pin());
             assert_ne!(other, number);
         }
         assert_eq!(directory.channel(number), channel(1));
@@ -565,7 +578,7 @@ mod tests {
         for round in 0..50u64 {
             let ids = round * 10_000..(round + 1) * 10_000;
             let numbers: Vec<u32> = ids
-                .map(|id| directory.acquire(channel(id), &pin()))
+                .map(|id| directory.acquire(directory.seek(channel(id)), &pin()))
                 .collect();
             for number in numbers {
                 directory.release(number, &pin());
@@ -615,7 +628,10 @@ mod tests {
                                 {
                                     assert_eq!(directory.channel(number), channel(id));
                                 }
-                                held.insert(id, directory.acquire(channel(id), &guard));
+                                held.insert(
+                                    id,
+                                    directory.acquire(directory.seek(channel(id)), &guard),
+                                );
                             }
                         }
                     }

@@ -27,6 +27,8 @@ use crate::user::{DeletedChannel, Resident, Unsettled};
 /// very many holds nobody up.
 const MERGED_UNDER_LOCK: usize = 256;
 const MERGED_AT_ONCE: usize = 1_024;
+/// Channels whose numbers are fetched at the same time, and with one epoch.
+const ACQUIRED_AT_ONCE: usize = 64;
 
 /// A load under way: give it the pages of the store with [`Load::add`], then [`Load::finish`] it.
 /// Dropped unfinished, it has failed: operations that waited go on waiting.
@@ -303,8 +305,15 @@ impl<'a> Merge<'a> {
         let mut numbered = scopeguard::guard(numbered, |numbered| {
             release(shared, numbered.iter().map(|(number, _)| *number));
         });
-        for row in rows.iter() {
-            numbered.push((shared.directory.acquire(row.channel, &pin()), row.state));
+        let mut sought = Vec::with_capacity(rows.len().min(ACQUIRED_AT_ONCE));
+        for rows in rows.chunks(ACQUIRED_AT_ONCE) {
+            let guard = pin();
+            let directory = &shared.directory;
+            sought.extend(rows.iter().map(|row| directory.seek(row.channel)));
+            directory.prefetch_all(&sought, &guard);
+            for (sought, row) in sought.drain(..).zip(rows) {
+                numbered.push((directory.acquire(sought, &guard), row.state));
+            }
         }
         numbered.sort_unstable_by_key(|(number, _)| *number);
         let set = Resident::from_sorted(shared.counters, &numbered);

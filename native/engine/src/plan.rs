@@ -119,7 +119,7 @@ impl Plan {
             Plan::Nothing => {}
             Plan::Replace(place, state) => set.change(place, &state),
             Plan::Insert(state) => {
-                let number = directory.acquire(channel, guard);
+                let number = directory.acquire(directory.seek(channel), guard);
                 // Given back unless it comes into the set.
                 let number = scopeguard::guard(number, |number| directory.release(number, guard));
                 set.insert(*number, &state);

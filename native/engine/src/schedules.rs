@@ -127,7 +127,7 @@ fn a_number_means_the_same_channel_as_long_as_who_found_it_is_pinned() {
                 for turn in 0..4 {
                     let channel = channels[(first + turn) % channels.len()];
                     let guard = pin();
-                    let number = directory.acquire(channel, &guard);
+                    let number = directory.acquire(directory.seek(channel), &guard);
                     assert_eq!(directory.channel(number), channel);
                     assert_eq!(
                         directory.find(directory.seek(channel), &guard),
@@ -154,7 +154,7 @@ fn who_looks_for_a_channel_finds_it_while_the_table_grows() {
     explore(Effort { schedules: 1_000 }, || {
         let directory = Arc::new(Directory::new(1));
         let channels: [Channel; 8] = channels(&directory);
-        let number = directory.acquire(channels[0], &pin());
+        let number = directory.acquire(directory.seek(channels[0]), &pin());
         let look = |_| {
             spawn(&directory, move |directory| {
                 for _ in 0..3 {
@@ -167,7 +167,7 @@ fn who_looks_for_a_channel_finds_it_while_the_table_grows() {
         // The first table has room for six, and is freed once it is replaced.
         let grow = spawn(&directory, move |directory| {
             for channel in &channels[1..] {
-                directory.acquire(*channel, &pin());
+                directory.acquire(directory.seek(*channel), &pin());
             }
             (0..3).for_each(|_| pin().flush());
         });
