@@ -7,7 +7,7 @@ use crate::key::Key;
 use crate::record::Record;
 use crate::table::{Changes, KeyRange, Table};
 use crate::written::Written;
-use fjall::config::FilterPolicy;
+use fjall::config::{FilterPolicy, PartitioningPolicy};
 use fjall::{
     AbstractTree, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode,
     Readable, UserValue,
@@ -185,11 +185,14 @@ impl Open {
                 .max_cached_files(Some(FILES))
                 .worker_threads(WORKERS)
                 .open()?;
-            // Almost every read is of a range, which has no use for filters.
             let options = || {
                 KeyspaceCreateOptions::default()
                     .max_memtable_size(MEMTABLE)
+                    // Almost every read is of a range, which has no use for filters.
                     .filter_policy(FilterPolicy::disabled())
+                    // In the first two levels the index of a file stays in memory. Below them it is half a megabyte
+                    // a file, of which by default a read needs all.
+                    .index_block_partitioning_policy(PartitioningPolicy::new([false, false, true]))
             };
             let keyspace = database.keyspace("records", options)?;
             Ok(Open { keyspace, database })
