@@ -429,13 +429,57 @@ defmodule ReadStates.JournalTest do
     disk = full_disk!(dir, 4)
     ballast = FullDisk.ballast(disk, 1536 * 1024)
     store = Path.join(dir, "store")
-    refused = FullDisk.fill_and_die(journal(disk)[:path], store)
+    refused = FullDisk.fill_and_die(journal(disk)[:path], store, Path.join(dir, "refused"))
     assert refused > 1_000
     File.rm!(ballast)
     start!(name, store: {Local, path: store}, journal: journal(disk))
     model = FullDisk.model(refused)
     assert read(name, FullDisk.users()) == model.users
     check_stored(name, model)
+  end
+
+  @tag :full_disk
+  test "a start on a full disk says so, loses nothing and leaves nothing that is in the way of the next",
+       %{name: name, tmp_dir: dir} do
+    disk = full_disk!(dir, 16)
+    path = Path.join(disk, "store")
+    journal = journal(disk)
+
+    start = fn ->
+      ReadStates.start_link(name: name, store: {Local, path: path}, journal: journal)
+    end
+
+    ballast = FullDisk.ballast(disk, :all)
+    full(start, disk)
+    File.rm!(ballast)
+    ballast = FullDisk.ballast(disk, 3 * 1024 * 1024)
+    # Nothing of it is committed.
+    refused = FullDisk.fill_and_die(journal[:path], path, Path.join(dir, "refused"))
+    assert refused > 10_000
+
+    # Wherever it is found that there is too little: a segment of the journal has 256 pages.
+    for pages <- [0, 0, 1, 2, 3, 4, 6, 8, 16, 64, 250] do
+      FullDisk.ballast(disk, :all)
+      FullDisk.cut(ballast, pages)
+      full(start, disk)
+    end
+
+    File.rm!(ballast)
+    start!(name, store: {Local, path: path}, journal: journal)
+    model = FullDisk.model(refused)
+    assert read(name, FullDisk.users()) == model.users
+    check_stored(name, model)
+  end
+
+  # For people and for programs.
+  defp full(start, disk) do
+    text =
+      case start.() do
+        {:error, {:disk_full, text}} -> text
+        {:error, {:journal, {:disk_full, text}}} -> text
+      end
+
+    assert text =~ disk and text =~ "No space left on device"
   end
 
   for {where, folder, reason, least} <- [
