@@ -529,6 +529,31 @@ defmodule ReadStates.JournalTest do
     check_stored(name, model)
   end
 
+  @tag :full_disk
+  test "a journal that is at its bound on a full disk is emptied when there is room for one more segment",
+       %{name: name, tmp_dir: dir} do
+    disk = full_disk!(dir, 24)
+    faults = start_faults!()
+    start!(name, store: faulty(faults), journal: journal(disk), commit_after: 50)
+
+    # So many that there are some of each partition, whose commits hang: no later one writes the deletes down.
+    FaultyStore.set(faults, :commit, :hang)
+    counts = for user <- Enum.take(FullDisk.users(), 30), do: {:increment, user, 12, 1, 5}
+    :ok = ReadStates.update(name, counts)
+    eventually(fn -> FaultyStore.hanging(faults, :commit) == 2 end)
+    deletes = for {:increment, user, 12, 1, 5} <- counts, do: {:delete, user, 12}
+    :ok = ReadStates.update(name, deletes)
+    before = Model.update(%Model{}, counts ++ deletes)
+    {n, model} = FullDisk.fill(name, :overloaded, {1, before})
+    ballast = FullDisk.ballast(disk, :all)
+    FaultyStore.set(faults, :commit, nil)
+    eventually(fn -> ReadStates.commit(name) == {:error, :store_unavailable} end)
+    assert {:error, :overloaded} = Call.carry_out(name, FullDisk.call(n))
+    FullDisk.cut(ballast, 256)
+    model = Enum.reduce(n..(n + 1_000), model, &go_on(name, {&1, &2}))
+    check_stored(name, model)
+  end
+
   defp accepted(write) do
     with {:error, :overloaded} <- write.() do
       Process.sleep(5)
