@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 
@@ -76,18 +77,19 @@ fn what_was_appended_is_read_in_the_next_life_across_segments() {
 #[test]
 fn what_several_threads_append_is_all_read_while_segments_change_under_them() {
     const WRITERS: u64 = 4;
-    const EACH: u64 = 5_000;
-    let done = AtomicU64::new(0);
+    const EACH: u64 = 20_000;
+    let (begin, done) = (Barrier::new(WRITERS as usize), AtomicU64::new(0));
     let root = TempDir::new().unwrap();
     let options = Options {
-        most: 64,
+        most: 128,
         ..OPTIONS
     };
     let journal = Journal::open(root.path(), options).unwrap();
     thread::scope(|scope| {
-        let (journal, done) = (&journal, &done);
+        let (journal, begin, done) = (&journal, &begin, &done);
         for from in (0..WRITERS).map(|writer| writer * EACH) {
             scope.spawn(move || {
+                begin.wait();
                 for word in from..from + EACH {
                     while append(journal, word).is_err() {
                         thread::yield_now();
