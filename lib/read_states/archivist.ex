@@ -7,7 +7,7 @@ defmodule ReadStates.Archivist do
 
   require Logger
 
-  alias ReadStates.{Instance, Native}
+  alias ReadStates.{Instance, Native, Restart}
 
   @tick 50
   # After a failure, for example of a full disk.
@@ -35,6 +35,9 @@ defmodule ReadStates.Archivist do
   def handle_info(:wake, %{failing: false} = state), do: {:noreply, tend(state)}
 
   def handle_info(_other, state), do: {:noreply, state}
+
+  @impl true
+  def terminate(reason, _state), do: Restart.delay(reason)
 
   defp tend(%{instance: %{name: name, engine: engine}} = state) do
     case Native.tend_journal(engine) do

@@ -7,7 +7,7 @@ defmodule ReadStates.Committer do
 
   require Logger
 
-  alias ReadStates.{Batch, Instance, Native, StoreCalls, Telemetry}
+  alias ReadStates.{Batch, Instance, Native, Restart, StoreCalls, Telemetry}
 
   @most_entries 10_000
   @most_calls 1
@@ -90,6 +90,9 @@ defmodule ReadStates.Committer do
         {:noreply, %{state | calls: calls}}
     end
   end
+
+  @impl true
+  def terminate(reason, _state), do: Restart.delay(reason)
 
   # Starts commits while something is due and there is room for a call.
   defp commit(%{instance: instance, calls: calls} = state) do

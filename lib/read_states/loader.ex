@@ -7,7 +7,7 @@ defmodule ReadStates.Loader do
 
   require Logger
 
-  alias ReadStates.{Batch, Instance, Native, StoreCalls, Telemetry}
+  alias ReadStates.{Batch, Instance, Native, Restart, StoreCalls, Telemetry}
 
   @most_users 256
   # One of them at most for users nobody waits for, whose operations are to be committed: those
@@ -98,6 +98,9 @@ defmodule ReadStates.Loader do
         {:noreply, load(%{state | calls: calls})}
     end
   end
+
+  @impl true
+  def terminate(reason, _state), do: Restart.delay(reason)
 
   # Starts loads while there is somebody to load and room for a call.
   defp load(%{instance: instance, calls: calls} = state) do

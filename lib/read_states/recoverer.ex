@@ -7,7 +7,7 @@ defmodule ReadStates.Recoverer do
 
   require Logger
 
-  alias ReadStates.{Instance, Native}
+  alias ReadStates.{Instance, Native, Restart}
 
   @tick 20
   # After a failure, for example of a disk.
@@ -19,15 +19,7 @@ defmodule ReadStates.Recoverer do
 
   @impl true
   def init(name) do
-    instance = Instance.fetch!(name)
-
-    if Native.is_recovering(instance.engine) do
-      {:ok, %{instance: instance, failing: false}, {:continue, :recover}}
-    else
-      # The one before may have died before it could.
-      wake(name)
-      :ignore
-    end
+    {:ok, %{instance: Instance.fetch!(name), failing: false}, {:continue, :recover}}
   end
 
   @impl true
@@ -37,6 +29,9 @@ defmodule ReadStates.Recoverer do
   def handle_info(:recover, state), do: recover(state)
 
   def handle_info(_other, state), do: {:noreply, state}
+
+  @impl true
+  def terminate(reason, _state), do: Restart.delay(reason)
 
   defp recover(%{instance: %{name: name, engine: engine}} = state) do
     case Native.recover_more(engine) do

@@ -5,7 +5,7 @@ defmodule ReadStates.Steward do
 
   use GenServer
 
-  alias ReadStates.{Instance, Native, Stats, Telemetry}
+  alias ReadStates.{Instance, Native, Restart, Stats, Telemetry}
 
   @tick 1_000
   # Between two rounds: what cannot be evicted now is being committed, which takes a moment.
@@ -19,11 +19,13 @@ defmodule ReadStates.Steward do
   def init(name) do
     instance = Instance.fetch!(name)
     Process.send_after(self(), :tick, @tick)
-    {:ok, %{instance: instance, reported: Stats.of(instance.engine)}, {:continue, :wake}}
+    {:ok, %{instance: instance, reported: nil}, {:continue, :begin}}
   end
 
   @impl true
-  def handle_continue(:wake, state), do: {:noreply, attend(state)}
+  def handle_continue(:begin, %{instance: %{engine: engine}} = state) do
+    {:noreply, attend(%{state | reported: Stats.of(engine)})}
+  end
 
   # The engine says only once that it wants attention, until it gets it.
   @impl true
@@ -40,6 +42,9 @@ defmodule ReadStates.Steward do
   end
 
   def handle_info(_other, state), do: {:noreply, state}
+
+  @impl true
+  def terminate(reason, _state), do: Restart.delay(reason)
 
   defp attend(%{instance: %{engine: engine}} = state) do
     Native.attend(engine)

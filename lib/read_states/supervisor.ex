@@ -18,8 +18,8 @@ defmodule ReadStates.Supervisor do
     Syncer
   }
 
-  # A store that is away crashes none of them; this is for bugs, and for those who kill
-  # processes to see what happens.
+  # A store that is away crashes none of them, and those that raise wait before they die, see Restart; this is for
+  # those who kill processes to see what happens.
   @max_restarts 1_000
   @max_seconds 1
 

@@ -7,7 +7,7 @@ defmodule ReadStates.Syncer do
 
   require Logger
 
-  alias ReadStates.{Instance, Native}
+  alias ReadStates.{Instance, Native, Restart}
 
   # How long it may be away. It is restarted at once, unless its supervisor is gone.
   @patience 5_000
@@ -58,6 +58,9 @@ defmodule ReadStates.Syncer do
   end
 
   def handle_info(_other, state), do: {:noreply, state}
+
+  @impl true
+  def terminate(reason, _state), do: Restart.delay(reason)
 
   defp schedule(%{instance: %{options: %{journal: %{sync_every: every}}}}) do
     if every > 0, do: Process.send_after(self(), :tick, every)

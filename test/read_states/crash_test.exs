@@ -13,9 +13,8 @@ defmodule ReadStates.CrashTest do
     assert operations > 1_000, "seed #{seed}"
   end
 
-  test "nor in the middle of a commit, of a change of segments, of a recovery or of a stop", %{
-    tmp_dir: directory
-  } do
+  test "nor in the middle of a commit, of a change of segments, of a recovery or of a stop, each of which is hit",
+       %{tmp_dir: directory} do
     seed = :erlang.phash2(make_ref())
     operations = Crash.run_aimed(directory, 2, seed)
     assert operations > 1_000, "seed #{seed}"

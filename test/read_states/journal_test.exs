@@ -429,13 +429,57 @@ defmodule ReadStates.JournalTest do
     disk = full_disk!(dir, 4)
     ballast = FullDisk.ballast(disk, 1536 * 1024)
     store = Path.join(dir, "store")
-    refused = FullDisk.fill_and_die(journal(disk)[:path], store)
+    refused = FullDisk.fill_and_die(journal(disk)[:path], store, Path.join(dir, "refused"))
     assert refused > 1_000
     File.rm!(ballast)
     start!(name, store: {Local, path: store}, journal: journal(disk))
     model = FullDisk.model(refused)
     assert read(name, FullDisk.users()) == model.users
     check_stored(name, model)
+  end
+
+  @tag :full_disk
+  test "a start on a full disk says so, loses nothing and leaves nothing that is in the way of the next",
+       %{name: name, tmp_dir: dir} do
+    disk = full_disk!(dir, 16)
+    path = Path.join(disk, "store")
+    journal = journal(disk)
+
+    start = fn ->
+      ReadStates.start_link(name: name, store: {Local, path: path}, journal: journal)
+    end
+
+    ballast = FullDisk.ballast(disk, :all)
+    full(start, disk)
+    File.rm!(ballast)
+    ballast = FullDisk.ballast(disk, 3 * 1024 * 1024)
+    # Nothing of it is committed.
+    refused = FullDisk.fill_and_die(journal[:path], path, Path.join(dir, "refused"))
+    assert refused > 10_000
+
+    # Wherever it is found that there is too little: a segment of the journal has 256 pages.
+    for pages <- [0, 0, 1, 2, 3, 4, 6, 8, 16, 64, 250] do
+      FullDisk.ballast(disk, :all)
+      FullDisk.cut(ballast, pages)
+      full(start, disk)
+    end
+
+    File.rm!(ballast)
+    start!(name, store: {Local, path: path}, journal: journal)
+    model = FullDisk.model(refused)
+    assert read(name, FullDisk.users()) == model.users
+    check_stored(name, model)
+  end
+
+  # For people and for programs.
+  defp full(start, disk) do
+    text =
+      case start.() do
+        {:error, {:disk_full, text}} -> text
+        {:error, {:journal, {:disk_full, text}}} -> text
+      end
+
+    assert text =~ disk and text =~ "No space left on device"
   end
 
   for {where, folder, reason, least} <- [
@@ -482,6 +526,33 @@ defmodule ReadStates.JournalTest do
     eventually(fn -> ReadStates.commit(name) == :ok end)
     # More than the disk holds.
     model = Enum.reduce(n..(n + 15_000), model, &go_on(name, {&1, &2}))
+    check_stored(name, model)
+  end
+
+  @tag :full_disk
+  test "a journal that is at its bound on a full disk is emptied when there is room for one more segment",
+       %{name: name, tmp_dir: dir} do
+    disk = full_disk!(dir, 24)
+    faults = start_faults!()
+    start!(name, store: faulty(faults), journal: journal(disk), commit_after: 50)
+
+    # So many that there are some of each partition, whose commits hang: no later one writes the deletes down.
+    FaultyStore.set(faults, :commit, :hang)
+    counts = for user <- Enum.take(FullDisk.users(), 30), do: {:increment, user, 12, 1, 5}
+    :ok = ReadStates.update(name, counts)
+    eventually(fn -> FaultyStore.hanging(faults, :commit) == 2 end)
+    deletes = for {:increment, user, 12, 1, 5} <- counts, do: {:delete, user, 12}
+    :ok = ReadStates.update(name, deletes)
+    before = Model.update(%Model{}, counts ++ deletes)
+    {n, model} = FullDisk.fill(name, :overloaded, {1, before})
+    ballast = FullDisk.ballast(disk, :all)
+    FaultyStore.set(faults, :commit, nil)
+    eventually(fn -> ReadStates.commit(name) == {:error, :store_unavailable} end)
+    # The disk is said to be full when a commit has found it so.
+    {:error, refused} = Call.carry_out(name, FullDisk.call(n))
+    assert refused in [:overloaded, :disk_full]
+    FullDisk.cut(ballast, 256)
+    model = Enum.reduce(n..(n + 1_000), model, &go_on(name, {&1, &2}))
     check_stored(name, model)
   end
 

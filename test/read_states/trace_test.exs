@@ -170,6 +170,16 @@ defmodule ReadStates.TraceTest do
     assert counts.whole > 10 and counts.refused > 200
   end
 
+  test "each file of the fuzzer's corpus is read or refused", %{tmp_dir: tmp_dir} do
+    %{whole: whole, refused: refused} = ReadStates.TraceFuzz.replay(Path.join(tmp_dir, "trace"))
+
+    assert whole ==
+             ~w(empty.tsv empty.tsv.gz gzip_twice.tsv.gz largest.tsv leading_zeros.tsv no_newline_at_the_end.tsv) ++
+               ~w(plain.tsv plain.tsv.gz)
+
+    assert length(refused) == 24
+  end
+
   test "says why the file cannot be read", %{tmp_dir: tmp_dir} do
     missing = Path.join(tmp_dir, "missing")
 

@@ -8,7 +8,8 @@ defmodule ReadStates.Crash do
   processes also count in one read state.
   """
 
-  alias ReadStates.{Call, Model, OtherVM}
+  alias ReadStates.{Call, Instance, Model, OtherVM}
+  alias ReadStates.Crash.Watch
 
   @processes 20
   @users 5
@@ -28,7 +29,8 @@ defmodule ReadStates.Crash do
     journal: [max_size: 16 * 1024 * 1024, sync_every: 10]
   ]
 
-  # What the VM is in the middle of when it is killed: it says so, see `ReadStates.Crash.Store`, and is killed at once.
+  # What the VM is in the middle of when it is killed: it says so, as it says when that is over, see `ReadStates.Crash.Store`
+  # and `ReadStates.Crash.Watch`, and is killed at once.
   @phases [
     :commit_begun,
     :committing,
@@ -38,6 +40,8 @@ defmodule ReadStates.Crash do
     :draining,
     :closing
   ]
+  # So often it is tried to kill one in the middle of something that may be over before the signal is there.
+  @tries 20
 
   @doc """
   Runs `lives` lives in the directory, each ended at a random moment: mostly under load, but also while it starts and
@@ -49,23 +53,28 @@ defmodule ReadStates.Crash do
     run_moments(directory, for(life <- 1..lives//1, do: moment(life)))
   end
 
-  @doc "The same, each life ended in the middle of something, so many times of each."
+  @doc """
+  The same, each life ended in the middle of something, until that was so often of each. Raises if it never is.
+  """
   def run_aimed(directory, times, seed) do
     :rand.seed(:exsss, seed)
-
-    moments =
-      for _ <- 1..times,
-          phase <- @phases,
-          life <- if(phase == :recovering, do: [:full, phase], else: [phase]) do
-        {:in, life}
-      end
-
-    run_moments(directory, [moment(1) | moments])
+    run_moments(directory, [moment(1)])
+    for _ <- 1..times, phase <- @phases, do: aim(directory, phase, @tries)
+    run_moments(directory, [])
   end
+
+  defp aim(_directory, phase, 0), do: raise("no kill of #{@tries} was in the middle of #{phase}")
+
+  defp aim(directory, phase, tries) do
+    if phase == :recovering, do: live_and_die(directory, {:in, :full})
+    if live_and_die(directory, {:in, phase}) != :hit, do: aim(directory, phase, tries - 1)
+  end
+
+  defp live_and_die(directory, moment), do: end_life(start_vm(directory, moment), moment)
 
   defp run_moments(directory, moments) do
     File.mkdir_p!(directory)
-    for moment <- moments, do: end_life(start_vm(directory, moment), moment)
+    for moment <- moments, do: live_and_die(directory, moment)
 
     # The last one lives until it has checked.
     vm = start_vm(directory, nil)
@@ -109,10 +118,17 @@ defmodule ReadStates.Crash do
   defp end_life(vm, {:in, :full}), do: end_life(vm, {:load, 1_000})
 
   defp end_life(vm, {:in, :recovering}) do
-    OtherVM.await(vm, "recovering")
-    # It takes some ten milliseconds.
-    Process.sleep(:rand.uniform(40))
-    OtherVM.kill(vm)
+    case OtherVM.await(vm, ["recovering", "ready"]) do
+      "recovering" ->
+        # It takes some ten milliseconds.
+        Process.sleep(:rand.uniform(20))
+        kill_within(vm, :recovering)
+
+      # It was too fast to be seen.
+      "ready" ->
+        OtherVM.kill(vm)
+        :miss
+    end
   end
 
   defp end_life(vm, {:in, phase}) do
@@ -121,7 +137,13 @@ defmodule ReadStates.Crash do
     # Not always the first time.
     times = if phase in [:draining, :closing], do: 1, else: :rand.uniform(4)
     for _ <- 1..times, do: OtherVM.await(vm, to_string(phase))
-    OtherVM.kill(vm)
+    kill_within(vm, phase)
+  end
+
+  # Whether it had not said yet that the phase was over.
+  defp kill_within(vm, phase) do
+    said = OtherVM.kill(vm)
+    if "#{phase} is over" in said, do: :miss, else: :hit
   end
 
   defp start_vm(directory, {:in, phase}) do
@@ -145,6 +167,10 @@ defmodule ReadStates.Crash do
     journal = Path.join(path, "journal")
     store = {ReadStates.Crash.Store, path: path, phase: phase}
     options = Keyword.update!(@options, :journal, &[{:path, journal} | &1])
+
+    if phase == :recovering,
+      do: Watch.start(phase, Instance.keeper(__MODULE__), :recover, &make_ref/0)
+
     {:ok, instance} = ReadStates.start_link([name: __MODULE__, store: store] ++ options)
     checked = check(directory)
 
@@ -154,7 +180,12 @@ defmodule ReadStates.Crash do
 
     IO.puts("ready")
     ReadStates.Crash.Store.begin()
-    if phase == :rotating, do: spawn_link(fn -> tell_rotations(journal, MapSet.new()) end)
+
+    if phase == :rotating do
+      archivist = Instance.archivist(__MODULE__)
+      # A segment has come or gone.
+      Watch.start(phase, archivist, :tend_journal, fn -> File.ls!(journal) end)
+    end
 
     case IO.gets("") do
       "stop\n" ->
@@ -166,13 +197,6 @@ defmodule ReadStates.Crash do
       _gone ->
         System.halt(0)
     end
-  end
-
-  # When a segment has come or gone.
-  defp tell_rotations(journal, before) do
-    segments = journal |> File.ls!() |> MapSet.new()
-    if segments != before, do: IO.puts("rotating")
-    tell_rotations(journal, segments)
   end
 
   # What was found is what had been acknowledged, or it raises. The next life starts its check from here.

@@ -80,6 +80,14 @@ defmodule ReadStates.FullDisk do
     end
   end
 
+  @doc "Makes the file so many pages shorter."
+  def cut(path, pages) do
+    {:ok, file} = :file.open(path, [:read, :write, :raw])
+    {:ok, _at} = :file.position(file, {:eof, -4_096 * pages})
+    :ok = :file.truncate(file)
+    :ok = :file.close(file)
+  end
+
   @doc "Whose read states the calls count in."
   def users, do: @users
 
@@ -134,11 +142,10 @@ defmodule ReadStates.FullDisk do
 
   @doc """
   Fills the journal in this directory from a VM whose store, Local in another directory, refuses commits, and kills it with
-  `kill -9` while it goes on trying. Returns the number of the call that was refused: all before it were acknowledged.
+  `kill -9` while it goes on trying. Returns the number of the call that was refused, which is also in the file `number`: all
+  before it were acknowledged.
   """
-  def fill_and_die(journal, store) do
-    number = Path.join(Path.dirname(store), "refused")
-
+  def fill_and_die(journal, store, number) do
     vm =
       OtherVM.start(
         "ReadStates.FullDisk.live(#{inspect(journal)}, #{inspect(store)}, #{inspect(number)})"

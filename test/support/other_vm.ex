@@ -20,12 +20,16 @@ defmodule ReadStates.OtherVM do
     ])
   end
 
-  @doc "Waits until it has written this line; raises with what it wrote if it ends before."
-  def await(vm, line, said \\ []) do
+  @doc """
+  Waits until it has written this line, or one of these, and returns it; raises with what it wrote if it ends before.
+  """
+  def await(vm, awaited, said \\ []) do
     receive do
-      {^vm, {:data, {:eol, ^line}}} -> :ok
-      {^vm, {:data, {_end, other}}} -> await(vm, line, [other | said])
-      {^vm, {:exit_status, status}} -> raise "ended with #{status}:\n#{lines(said)}"
+      {^vm, {:data, {_end, line}}} ->
+        if line in List.wrap(awaited), do: line, else: await(vm, awaited, [line | said])
+
+      {^vm, {:exit_status, status}} ->
+        raise "ended with #{status}:\n#{lines(said)}"
     after
       120_000 -> raise "says nothing more:\n#{lines(said)}"
     end

@@ -22,23 +22,33 @@ defmodule ReadStates.Panics do
   @one_of 97
   @storm 20
   @calm 400
+  # How long all of them panic: several times as long as the supervisor counts restarts.
+  @outage 5_000
 
   @doc """
   Builds the NIF, and lets the VM live in `directory` until its processes have made their calls. Returns how often each
   function raised, of which none is 0. Raises with what was wrong.
   """
-  def run(directory) do
+  def run(directory), do: run(directory, :live)
+
+  @doc """
+  Likewise, but for some seconds every fail point panics, so that the processes of the instance die of whatever they do, and
+  then none. Returns how often each of them was started meanwhile.
+  """
+  def run_through(directory), do: run(directory, :live_through)
+
+  defp run(directory, life) do
     trigger = Path.join(directory, "panic")
 
     vm =
-      OtherVM.start("ReadStates.Panics.live(#{inspect(directory)}, #{inspect(trigger)})",
+      OtherVM.start("ReadStates.Panics.#{life}(#{inspect(directory)}, #{inspect(trigger)})",
         ebin: library(directory),
         env: [{"READ_STATES_FAIL_POINTS", trigger}, {"RUST_BACKTRACE", "0"}]
       )
 
     OtherVM.await(vm, "all of it ran")
     OtherVM.kill(vm)
-    directory |> Path.join("raised") |> File.read!() |> :erlang.binary_to_term()
+    directory |> Path.join("result") |> File.read!() |> :erlang.binary_to_term()
   end
 
   # The library with another NIF: never that which is used otherwise.
@@ -69,20 +79,7 @@ defmodule ReadStates.Panics do
 
   @doc false
   def live(directory, trigger) do
-    {:ok, _started} = Application.ensure_all_started(:logger)
-    # What dies of a panic says so, often.
-    Logger.configure(level: :none)
-
-    options = [
-      name: __MODULE__,
-      store: {Local, path: Path.join(directory, "store")},
-      # So that users come and go all the time.
-      capacity: div(@processes * @users * @channels, 3),
-      commit_after: 20,
-      load_timeout: 60_000
-    ]
-
-    {:ok, supervisor} = ReadStates.start_link(options)
+    {options, supervisor} = start(directory)
     raised = :counters.new(length(@functions), [])
     storms = Task.async(fn -> storm(trigger) end)
     tasks = for at <- 1..@processes, do: Task.async(fn -> work(at, raised) end)
@@ -106,15 +103,78 @@ defmodule ReadStates.Panics do
       for {function, at} <- Enum.with_index(@functions, 1),
           do: {function, :counters.get(raised, at)}
 
-    File.write!(Path.join(directory, "raised"), :erlang.term_to_binary(counts))
+    finish(directory, counts)
+  end
+
+  @doc false
+  def live_through(directory, trigger) do
+    {_options, supervisor} = start(directory)
+    # Who crosses the shards has something to do in each of them.
+    for n <- 1..1_000, do: :ok = ReadStates.ack(__MODULE__, n, 1, n)
+
+    pids = for process <- Instance.processes(__MODULE__), into: %{}, do: {process, MapSet.new()}
+    panic(trigger, 1)
+    pids = watch(pids, System.monotonic_time(:millisecond) + @outage)
+    File.rm!(trigger)
+    true = Process.alive?(supervisor)
+
+    :ok = ReadStates.commit(__MODULE__)
+    {:ok, %{last_message_id: 7}} = ReadStates.get(__MODULE__, 7, 1)
+    1_000 = map_size(stored())
+    finish(directory, for({process, pids} <- pids, do: {process, MapSet.size(pids)}))
+  end
+
+  # The pids that the processes have until then, while all kinds of calls raise.
+  defp watch(pids, until) do
+    if System.monotonic_time(:millisecond) < until do
+      :raised = attempt({:increment, 1, 1, 1, 1})
+      :raised = attempt({:list, 1})
+      Instance.wake(Instance.fetch!(__MODULE__))
+      Process.sleep(5)
+
+      pids
+      |> Map.new(fn {process, pids} ->
+        pid = Process.whereis(process)
+        {process, if(pid, do: MapSet.put(pids, pid), else: pids)}
+      end)
+      |> watch(until)
+    else
+      pids
+    end
+  end
+
+  defp start(directory) do
+    {:ok, _started} = Application.ensure_all_started(:logger)
+    # What dies of a panic says so, often.
+    Logger.configure(level: :none)
+
+    options = [
+      name: __MODULE__,
+      store: {Local, path: Path.join(directory, "store")},
+      # So that users come and go all the time.
+      capacity: div(@processes * @users * @channels, 3),
+      commit_after: 20,
+      load_timeout: 60_000
+    ]
+
+    {:ok, supervisor} = ReadStates.start_link(options)
+    {options, supervisor}
+  end
+
+  defp finish(directory, result) do
+    File.write!(Path.join(directory, "result"), :erlang.term_to_binary(result))
     IO.puts("all of it ran")
     Process.sleep(:infinity)
   end
 
-  defp storm(trigger) do
-    # All at once: what is half written is no number.
-    File.write!(trigger <> ".new", "#{@one_of}")
+  # All at once: what is half written is no number.
+  defp panic(trigger, one_of) do
+    File.write!(trigger <> ".new", "#{one_of}")
     File.rename!(trigger <> ".new", trigger)
+  end
+
+  defp storm(trigger) do
+    panic(trigger, @one_of)
     Process.sleep(@storm)
     File.rm!(trigger)
 

@@ -1,11 +1,12 @@
 defmodule ReadStates.TraceFuzz do
   @moduledoc """
-  Damages traces at random, plain and gzip, and checks that each is read to its end or to a `ReadStates.Trace.Error`, and
-  that what was read until then is a trace.
+  Damages traces at random, plain and gzip, made up or of the corpus in `native/fuzz/corpus/trace`, and checks that each is
+  read to its end or to a `ReadStates.Trace.Error`, and that what was read until then is a trace.
   """
 
   alias ReadStates.Trace
 
+  @corpus Path.expand("../../native/fuzz/corpus/trace", __DIR__)
   @largest 0xFFFF_FFFF_FFFF_FFFF
   @tokens [
     "\t",
@@ -30,23 +31,50 @@ defmodule ReadStates.TraceFuzz do
   """
   @spec run(Path.t(), Enumerable.t()) :: %{whole: non_neg_integer, refused: non_neg_integer}
   def run(path, seeds) do
+    corpus = for name <- Enum.sort(File.ls!(@corpus)), do: File.read!(Path.join(@corpus, name))
+
     Enum.reduce(seeds, %{whole: 0, refused: 0}, fn seed, counts ->
-      Map.update!(counts, check(path, seed), &(&1 + 1))
+      Map.update!(counts, check_seed(path, corpus, seed), &(&1 + 1))
     end)
   end
 
-  defp check(path, seed) do
+  @doc """
+  Reads each file of the corpus as it is, with `path` for what is written anew. Returns the names of those that were
+  read whole, and of those that were refused. Raises as `run/2`.
+  """
+  @spec replay(Path.t()) :: %{whole: [String.t()], refused: [String.t()]}
+  def replay(path) do
+    endings =
+      for name <- Enum.sort(File.ls!(@corpus)) do
+        {named(name, fn -> check(path, File.read!(Path.join(@corpus, name))) end), name}
+      end
+
+    %{
+      whole: for({:whole, name} <- endings, do: name),
+      refused: for({:refused, name} <- endings, do: name)
+    }
+  end
+
+  defp check_seed(path, corpus, seed) do
     :rand.seed(:exsss, seed)
-    File.write!(path, damaged())
+    named("seed #{seed}", fn -> check(path, damaged(corpus)) end)
+  end
+
+  defp check(path, bytes) do
+    File.write!(path, bytes)
     {lines, ending} = read(path)
 
     # Written anew, they are the same lines.
     File.write!(path, Enum.map(lines, &line/1))
     {^lines, :whole} = read(path)
     ending
+  end
+
+  defp named(name, check) do
+    check.()
   rescue
     problem ->
-      message = "seed #{seed}: #{Exception.format(:error, problem, __STACKTRACE__)}"
+      message = "#{name}: #{Exception.format(:error, problem, __STACKTRACE__)}"
       reraise RuntimeError, [message: message], __STACKTRACE__
   end
 
@@ -79,8 +107,12 @@ defmodule ReadStates.TraceFuzz do
 
   defp id(id) when id in 0..@largest, do: Integer.to_string(id)
 
+  defp damaged(corpus) do
+    if :rand.uniform(3) == 1, do: corpus |> Enum.random() |> damage(), else: damaged_lines()
+  end
+
   # Of one piece, or of several pieces as they are read, which takes a thousand times as long.
-  defp damaged do
+  defp damaged_lines do
     lines = if :rand.uniform(100) == 1, do: 3_000, else: :rand.uniform(4)
     text = Enum.map_join(1..lines, fn _ -> line(random_line()) end)
 

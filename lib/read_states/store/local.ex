@@ -25,10 +25,11 @@ defmodule ReadStates.Store.Local do
   | `:counters_changed` | the instance's counters do not start with those the store was written with, in their order; new ones may only be appended |
   | `:damaged_header` | the file `read_states.json` in it cannot be understood |
   | `:damaged` | a file below `rows` is damaged, or what was committed is missing in it; the text names the file |
-  | `:io` | the operating system refused something |
+  | `:disk_full` | there is no room for a file; what is there is left as it is, and the next start with room has it |
+  | `:io` | the operating system refused something else |
 
-  Later calls return `{:error, {:io, text}}` when the operating system refuses something, for example because the disk is
-  full, and work again as soon as it does not; `{:error, :busy}` while eight calls are under way; `{:error, {:damaged, text}}`; and `{:error, :closed}` after `c:ReadStates.Store.close/1`.
+  Later calls return `{:error, {:disk_full, text}}` while there is no room and `{:error, {:io, text}}` when the operating system refuses
+  something else, and work again as soon as it does not; `{:error, :busy}` while eight calls are under way; `{:error, {:damaged, text}}`; and `{:error, :closed}` after `c:ReadStates.Store.close/1`.
 
   What is damaged is never taken for right: a damaged table (a file below `rows/keyspaces/1/tables`) is an error for the users in the damaged
   places, and the others are read; any other damage is found at the start. How many commits are on disk is noted in the file `written`, so that

@@ -25,6 +25,7 @@ impl OpenError {
         match self {
             OpenError::InUse(_) => "in_use",
             OpenError::NotOurs(..) => "not_ours",
+            OpenError::Io(_, error) if is_full(error) => "disk_full",
             OpenError::Io(..) => "io",
         }
     }
@@ -45,6 +46,14 @@ impl fmt::Display for OpenError {
 }
 
 impl std::error::Error for OpenError {}
+
+/// Whether the operating system said that there is no room, or none for this user.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
 
 /// Why a record cannot be taken now. Nothing of it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

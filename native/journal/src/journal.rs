@@ -15,7 +15,7 @@ use read_states_sync::atomic::Ordering::{Relaxed, SeqCst};
 use read_states_sync::atomic::{AtomicBool, AtomicU64};
 use read_states_sync::{Mutex, pin};
 
-use crate::error::{OpenError, Refusal};
+use crate::error::{OpenError, Refusal, is_full};
 use crate::reader::{Found, Reader};
 use crate::record::{FILLER, MAX_WORDS, Tag, size};
 use crate::segment::{EXTENSION, HEADER, Header, Segment, UNIT, path, read_header};
@@ -636,9 +636,10 @@ impl Drop for Journal {
 }
 
 fn refusal(error: &io::Error) -> Refusal {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Refusal::NoSpace,
-        _ => Refusal::Failed,
+    if is_full(error) {
+        Refusal::NoSpace
+    } else {
+        Refusal::Failed
     }
 }
 

@@ -3,6 +3,9 @@
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
 
 use crossbeam_epoch::pin;
 use proptest::prelude::*;
@@ -69,6 +72,47 @@ fn what_was_appended_is_read_in_the_next_life_across_segments() {
     let journal = open(&directory);
     append(&journal, 9).unwrap();
     assert_eq!(read(&journal), ((0..5_000).collect(), vec![]));
+}
+
+#[test]
+fn what_several_threads_append_is_all_read_while_segments_change_under_them() {
+    const WRITERS: u64 = 4;
+    const EACH: u64 = 20_000;
+    let (begin, done) = (Barrier::new(WRITERS as usize), AtomicU64::new(0));
+    let root = TempDir::new().unwrap();
+    let options = Options {
+        most: 128,
+        ..OPTIONS
+    };
+    let journal = Journal::open(root.path(), options).unwrap();
+    thread::scope(|scope| {
+        let (journal, begin, done) = (&journal, &begin, &done);
+        for from in (0..WRITERS).map(|writer| writer * EACH) {
+            scope.spawn(move || {
+                begin.wait();
+                for word in from..from + EACH {
+                    while append(journal, word).is_err() {
+                        thread::yield_now();
+                    }
+                }
+                done.fetch_add(1, Relaxed);
+            });
+        }
+        for _ in 0..20 {
+            journal.prepare().unwrap();
+            journal.sync().unwrap();
+            journal.seal(&pin());
+        }
+        while done.load(Relaxed) < WRITERS {
+            journal.prepare().unwrap();
+            journal.sync().unwrap();
+        }
+    });
+    drop(journal);
+    let (mut words, damage) = read(&Journal::open(root.path(), options).unwrap());
+    words.sort_unstable();
+    assert!(words.into_iter().eq(0..WRITERS * EACH));
+    assert_eq!(damage, []);
 }
 
 #[test]

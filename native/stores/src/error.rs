@@ -37,7 +37,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// The name of the variant, as an Elixir program matches on it.
+    /// The name of the variant, as an Elixir program matches on it; a full disk has one of its own.
     pub fn reason(&self) -> &'static str {
         match self {
             StoreError::Closed => "closed",
@@ -49,6 +49,7 @@ impl StoreError {
             StoreError::CountersChanged { .. } => "counters_changed",
             StoreError::DamagedHeader(..) => "damaged_header",
             StoreError::Damaged(..) => "damaged",
+            StoreError::Io(_, error) if is_full(error) => "disk_full",
             StoreError::Io(..) => "io",
         }
     }
@@ -89,6 +90,12 @@ impl StoreError {
             error => StoreError::Damaged(path.to_owned(), error.to_string()),
         }
     }
+}
+
+/// Whether the operating system said that there is no room, or none for this user.
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 impl From<BatchError> for StoreError {

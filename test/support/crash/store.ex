@@ -1,7 +1,7 @@
 defmodule ReadStates.Crash.Store do
   @moduledoc """
-  The store Local, which says on the standard output when the VM is in the phase in which it is to be killed, and
-  waits a moment for it where the phase would be over too soon.
+  The store Local, which says on the standard output when the VM is in the phase in which it is to be killed, waits a
+  moment for it where the phase would be over too soon, and says when it is over.
   """
 
   @behaviour ReadStates.Store
@@ -22,11 +22,7 @@ defmodule ReadStates.Crash.Store do
   def open(opts, context) do
     {phase, opts} = Keyword.pop!(opts, :phase)
 
-    with {:ok, store, floor} <- Local.open(opts, context) do
-      # The journal is read next.
-      if phase == :recovering, do: IO.puts("recovering")
-      {:ok, {phase, store}, floor}
-    end
+    with {:ok, store, floor} <- Local.open(opts, context), do: {:ok, {phase, store}, floor}
   end
 
   @impl true
@@ -39,15 +35,22 @@ defmodule ReadStates.Crash.Store do
   def commit({:full, _store}, _batch), do: {:error, :away}
 
   def commit({phase, store}, batch) do
-    cond do
-      phase == :commit_begun and under?(:load) -> say(phase, @moment)
-      phase == :committing and under?(:load) -> say(phase, 0)
-      phase == :draining and under?(:stop) -> say(phase, :rand.uniform(2) * @moment - @moment)
-      true -> :ok
-    end
+    if phase == :commit_begun and under?(:load), do: within(phase, &wait/0)
+    commit = fn -> Local.commit(store, batch) end
 
-    result = Local.commit(store, batch)
-    if phase == :commit_written and under?(:load), do: say(phase, @moment)
+    result =
+      cond do
+        phase == :committing and under?(:load) ->
+          within(phase, commit)
+
+        phase == :draining and under?(:stop) ->
+          within(phase, fn -> sometimes_wait() && commit.() end)
+
+        true ->
+          commit.()
+      end
+
+    if phase == :commit_written and under?(:load), do: within(phase, &wait/0)
     result
   end
 
@@ -55,13 +58,20 @@ defmodule ReadStates.Crash.Store do
   def scan({_phase, store}, cursor), do: Local.scan(store, cursor)
 
   @impl true
-  def close({phase, store}) do
-    if phase == :closing, do: say(phase, :rand.uniform(2) * @moment - @moment)
-    Local.close(store)
+  def close({:closing, store}) do
+    within(:closing, fn -> sometimes_wait() && Local.close(store) end)
   end
 
-  defp say(phase, wait) do
+  def close({_phase, store}), do: Local.close(store)
+
+  defp within(phase, fun) do
     IO.puts(to_string(phase))
-    Process.sleep(wait)
+    result = fun.()
+    IO.puts("#{phase} is over")
+    result
   end
+
+  defp wait, do: Process.sleep(@moment)
+
+  defp sometimes_wait, do: Process.sleep(:rand.uniform(2) * @moment - @moment)
 end
