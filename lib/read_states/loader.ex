@@ -2,12 +2,15 @@ defmodule ReadStates.Loader do
   @moduledoc false
   # Loads the users of one partition: each once, however many wait, and many in one call to the
   # store. The queue of users is the engine's; the loader knows who waits.
+  #
+  # Of a call that has failed each user is tried alone, beside the other calls, and with pauses of its own:
+  # so who cannot be loaded holds up nobody else.
 
   use GenServer
 
   require Logger
 
-  alias ReadStates.{Batch, Instance, Native, Restart, StoreCalls, Telemetry}
+  alias ReadStates.{Batch, Instance, Native, Restart, StoreCalls, Suspects, Telemetry}
 
   @most_users 256
   # One of them at most for users nobody waits for, whose operations are to be committed: those
@@ -56,6 +59,10 @@ defmodule ReadStates.Loader do
       instance: instance,
       partition: partition,
       calls: StoreCalls.new(instance, most: @most_calls, timeout: @timeout),
+      # Who is loaded alone, one at a time, and the loads of those whose turn comes after.
+      suspects: %Suspects{},
+      alone: StoreCalls.new(instance, most: 1, timeout: @timeout),
+      next_alone: :queue.new(),
       # The callers who wait, and by user which of them wait for him.
       callers: %{},
       waiting: %{},
@@ -84,18 +91,22 @@ defmodule ReadStates.Loader do
 
   def handle_info(:wake, state), do: {:noreply, load(state)}
 
-  def handle_info(message, state) do
-    case StoreCalls.handle(message, state.calls) do
-      {:done, job, result, duration, calls} ->
-        state = loaded(%{state | calls: calls}, job, result, duration)
-        {:noreply, load(state)}
+  # As for every message, see Instance.wake_idle/1.
+  def handle_info(message, state),
+    do: {:noreply, state |> handle(message, [:calls, :alone]) |> load()}
 
-      {:again, calls} ->
-        {:noreply, load(%{state | calls: calls})}
+  defp handle(state, _message, []), do: state
 
-      # As for every message, see Instance.wake_idle/1.
-      {:ignore, calls} ->
-        {:noreply, load(%{state | calls: calls})}
+  defp handle(state, message, [calls | rest]) do
+    case StoreCalls.handle(message, Map.fetch!(state, calls)) do
+      {:done, job, result, duration, changed} ->
+        state |> Map.put(calls, changed) |> loaded(calls, job, result, duration)
+
+      {:again, changed} ->
+        Map.put(state, calls, changed)
+
+      {:ignore, _calls} ->
+        handle(state, message, rest)
     end
   end
 
@@ -103,7 +114,9 @@ defmodule ReadStates.Loader do
   def terminate(reason, _state), do: Restart.delay(reason)
 
   # Starts loads while there is somebody to load and room for a call.
-  defp load(%{instance: instance, calls: calls} = state) do
+  defp load(state), do: state |> load_together() |> load_alone()
+
+  defp load_together(%{instance: instance, calls: calls} = state) do
     if StoreCalls.room?(calls) do
       only_awaited = StoreCalls.any?(calls, &(not &1.awaited))
 
@@ -112,17 +125,44 @@ defmodule ReadStates.Loader do
           state
 
         {nil, [], _awaited, settled} ->
-          state |> answer(settled, :ok) |> load()
+          state |> answer(settled, :ok) |> load_together()
 
         {load, users, awaited, settled} ->
-          state = answer(state, settled, :ok)
-          job = %{load: load, users: users, awaited: awaited}
-          calls = StoreCalls.start(calls, job, fn -> read(instance, load, users) end)
-          load(%{state | calls: calls})
+          {suspects, users} = Enum.split_with(users, &Suspects.suspect?(state.suspects, &1))
+
+          state
+          |> answer(settled, :ok)
+          |> part(load, suspects)
+          |> start(:calls, %{load: load, users: users, awaited: awaited})
+          |> load_together()
       end
     else
       state
     end
+  end
+
+  defp load_alone(state) do
+    with true <- StoreCalls.room?(state.alone),
+         {{:value, {user, load}}, rest} <- :queue.out(state.next_alone) do
+      start(%{state | next_alone: rest}, :alone, %{load: load, users: [user]})
+    else
+      _later -> state
+    end
+  end
+
+  # Who of a load is loaded alone from here on.
+  defp part(state, _load, []), do: state
+
+  defp part(state, load, users) do
+    loads = load |> Native.part_load(users) |> :queue.from_list()
+    %{state | next_alone: :queue.join(state.next_alone, loads)}
+  end
+
+  defp start(state, _calls, %{users: []}), do: state
+
+  defp start(%{instance: instance} = state, calls, %{load: load, users: users} = job) do
+    read = fn -> read(instance, load, users) end
+    Map.update!(state, calls, &StoreCalls.start(&1, job, read))
   end
 
   # In the task: the store's pages go to the engine as they come.
@@ -153,37 +193,71 @@ defmodule ReadStates.Loader do
     with {:ok, due} <- Native.finish_load(load), do: {:ok, entries, due}
   end
 
-  defp loaded(%{instance: instance} = state, %{load: load, users: users}, result, duration) do
-    committer = Instance.committer(instance.name, state.partition)
-
-    {entries, answer} =
+  defp loaded(%{instance: instance} = state, calls, %{load: load, users: users}, result, duration) do
+    {entries, outcome} =
       case result do
-        {:ok, entries, due} ->
-          if due, do: Instance.tell(committer, :loaded)
-          {entries, :ok}
-
-        {:error, reason} ->
-          # Who waits for a commit of theirs would wait in vain.
-          if Native.fail_load(load), do: Instance.tell(committer, :load_failed)
-          log_failure(state, users, reason)
-          {0, {:error, if(reason == :timeout, do: :timeout, else: :store_unavailable)}}
+        {:ok, entries, _due} -> {entries, :ok}
+        {:error, reason} -> {0, {:error, reason}}
       end
 
-    outcome = with {:ok, _entries, _due} <- result, do: :ok
     measurements = %{duration: duration, users: length(users), entries: entries}
     Telemetry.execute(instance, :load, measurements, %{result: outcome})
-    answer(state, users, answer)
+
+    case result do
+      {:ok, _entries, due} ->
+        if due, do: Instance.tell(committer(state), :loaded)
+        answer(%{state | suspects: Suspects.loaded(state.suspects, users)}, users, :ok)
+
+      {:error, reason} ->
+        log_failure(state, Map.fetch!(state, calls), users, reason)
+        failed(state, calls, load, users, reason)
+    end
   end
 
+  # One of them may be to blame, and only he is to wait. In no order: else those after some who are would never be tried.
+  defp failed(state, :calls, load, [_, _ | _] = users, reason) do
+    suspects = Suspects.add(state.suspects, users)
+    state = %{state | suspects: suspects}
+
+    if Suspects.store_away?(suspects) or not Suspects.suspect?(suspects, hd(users)),
+      do: give_up(state, load, users, reason),
+      else: part(state, load, Enum.shuffle(users))
+  end
+
+  defp failed(state, :calls, load, users, reason), do: give_up(state, load, users, reason)
+
+  defp failed(state, :alone, load, users, reason) do
+    suspects = Suspects.failed_alone(state.suspects)
+    state = give_up(%{state | suspects: suspects}, load, users, reason)
+
+    if Suspects.store_away?(suspects) do
+      for {user, load} <- :queue.to_list(state.next_alone),
+          reduce: %{state | next_alone: :queue.new()},
+          do: (state -> give_up(state, load, [user], reason))
+    else
+      state
+    end
+  end
+
+  defp give_up(state, load, users, reason) do
+    # Who waits for a commit of theirs would wait in vain.
+    if Native.fail_load(load), do: Instance.tell(committer(state), :load_failed)
+    answer(state, users, {:error, if(reason == :timeout, do: :timeout, else: :store_unavailable)})
+  end
+
+  defp committer(state), do: Instance.committer(state.instance.name, state.partition)
+
   # Once an outage, not once a try.
-  defp log_failure(%{calls: %{backoff: %{failures: 1}}} = state, users, reason) do
+  defp log_failure(state, %{backoff: %{failures: 1}}, users, reason) do
+    who = if match?([_], users), do: "user #{hd(users)}", else: "#{length(users)} users"
+
     Logger.warning(
-      "#{inspect(state.instance.name)} could not load #{length(users)} users, and goes on trying: " <>
+      "#{inspect(state.instance.name)} could not load #{who}, and goes on trying: " <>
         inspect(reason)
     )
   end
 
-  defp log_failure(_state, _users, _reason), do: :ok
+  defp log_failure(_state, _calls, _users, _reason), do: :ok
 
   defp wait(state, users, from, deadline) do
     caller = make_ref()

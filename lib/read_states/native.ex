@@ -59,6 +59,7 @@ defmodule ReadStates.Native do
   def finish_load(_load), do: unloaded()
   def is_too_dirty(_engine), do: unloaded()
   def load_from(_load, _store, _limit), do: unloaded()
+  def part_load(_load, _users), do: unloaded()
   def fail_load(_load), do: unloaded()
 
   # Commits.

@@ -40,7 +40,8 @@ defmodule ReadStates.Store do
 
   `c:close/1` is called when the instance stops, after all other calls.
 
-  An error of a store is never fatal: loads and commits are tried again, with growing pauses.
+  An error of a store is never fatal: loads and commits are tried again, with growing pauses. When a load of several users fails, each is
+  tried alone, so that one whom the store cannot read holds up nobody else.
 
   ## Passwords
 

@@ -16,6 +16,7 @@ defmodule ReadStates.StoreCalls do
     :timeout,
     calls: %{},
     backoff: %Backoff{},
+    # Or the pause that is under way.
     paused: false
   ]
 
@@ -28,8 +29,9 @@ defmodule ReadStates.StoreCalls do
     }
   end
 
-  def room?(%{paused: true}), do: false
-  def room?(%{calls: calls, most: most}), do: map_size(calls) < most
+  def room?(%{paused: paused, calls: calls, most: most}) do
+    paused == false and map_size(calls) < most
+  end
 
   # Whether `fun` is true for the job of a call under way.
   def any?(%{calls: calls}, fun) do
@@ -76,7 +78,9 @@ defmodule ReadStates.StoreCalls do
     finish(state, call, {:error, :timeout})
   end
 
-  def handle(:resume, state), do: {:again, %{state | paused: false}}
+  def handle({:resume, pause}, %{paused: pause} = state),
+    do: {:again, %{state | paused: false}}
+
   # For example of a task that was killed, or of a timer that was too late to cancel.
   def handle(_other, state), do: {:ignore, state}
 
@@ -87,13 +91,13 @@ defmodule ReadStates.StoreCalls do
     {:done, call.job, result, duration, pace(state, result)}
   end
 
-  defp pace(%{paused: true} = state, {:error, _reason}), do: state
-
-  defp pace(state, {:error, _reason}) do
+  defp pace(%{paused: false} = state, {:error, _reason}) do
     {delay, backoff} = Backoff.failed(state.backoff)
-    Process.send_after(self(), :resume, delay)
-    %{state | backoff: backoff, paused: true}
+    pause = make_ref()
+    Process.send_after(self(), {:resume, pause}, delay)
+    %{state | backoff: backoff, paused: pause}
   end
 
+  defp pace(state, {:error, _reason}), do: state
   defp pace(state, _done), do: %{state | backoff: Backoff.succeeded(state.backoff)}
 end

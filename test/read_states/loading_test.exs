@@ -359,6 +359,112 @@ defmodule ReadStates.LoadingTest do
     end
   end
 
+  describe "users who cannot be loaded" do
+    # All are written to, so that they are in one call to the store for each partition.
+    defp start_all_due!(%{name: name, opts: opts}) do
+      start_with!(name, opts, for(user <- 1..100, do: {:ack, user, 10, user}))
+      for user <- 1..100, do: :ok = ReadStates.increment(name, user, 10, 1_000 + user)
+    end
+
+    defp away(users), do: {:of, users, {:return, {:error, :away}}}
+
+    defp suspects(name) do
+      for partition <- 0..(Instance.partitions() - 1), reduce: 0 do
+        suspects ->
+          state = :sys.get_state(Instance.loader(name, partition), :infinity)
+          suspects + MapSet.size(state.suspects.users)
+      end
+    end
+
+    defp users_in_memory(name), do: ReadStates.stats(name).users
+
+    test "hold up nobody else whose operations are to be committed", context do
+      %{name: name, faults: faults} = context
+      start_all_due!(context)
+      bad = [7, 8, 50, 51, 99]
+      FaultyStore.set(faults, :load, away(bad))
+
+      # What cannot be committed is an error still.
+      assert ReadStates.commit(name) == {:error, :store_unavailable}
+      eventually(fn -> users_in_memory(name) == 95 end)
+
+      eventually(fn ->
+        ReadStates.commit(name) != :ok and ReadStates.stats(name).dirty_users == 5
+      end)
+
+      # From now on they are tried alone, with pauses.
+      FaultyStore.forget(faults)
+      Process.sleep(1_000)
+      loads = FaultyStore.calls(faults, :load)
+      assert loads != [] and Enum.all?(loads, &match?([_], &1)) and length(loads) < 50
+
+      # And others who come are loaded in one call.
+      FaultyStore.forget(faults)
+      assert ReadStates.load(name, Enum.to_list(201..300)) == :ok
+      assert Enum.count(FaultyStore.calls(faults, :load), &match?([_, _ | _], &1)) <= 10
+
+      FaultyStore.set(faults, :load, nil)
+      eventually(fn -> ReadStates.commit(name) == :ok end)
+      for user <- bad, do: assert(ReadStates.total(name, user) == {:ok, 1})
+    end
+
+    test "are an error for who reads them, and for nobody else", context do
+      %{name: name, faults: faults, opts: opts} = context
+      start_with!(name, opts, for(user <- 1..100, do: {:ack, user, 10, user}))
+      FaultyStore.set(faults, :load, :hang)
+      readers = for user <- 1..100, do: {user, async_get(name, user)}
+      eventually(fn -> ReadStates.stats(name).misses == 100 end)
+      await_hanging(faults, 2)
+      FaultyStore.set(faults, :load, away([7, 50]))
+
+      for {user, reader} <- readers do
+        case Task.await(reader, :infinity) do
+          {:ok, %{last_message_id: ^user}} -> assert user not in [7, 50]
+          {:error, :store_unavailable} -> assert user in [7, 50]
+        end
+      end
+
+      assert ReadStates.load(name, [7]) == {:error, :store_unavailable}
+      assert ReadStates.load(name, Enum.to_list(101..120)) == :ok
+      FaultyStore.set(faults, :load, nil)
+      assert {:ok, %{last_message_id: 7}} = ReadStates.get(name, 7, 10)
+    end
+
+    test "while one takes long, others are loaded", context do
+      %{name: name, faults: faults} = context
+      start_all_due!(context)
+      FaultyStore.set(faults, :load, away([7]))
+      assert ReadStates.commit(name) == {:error, :store_unavailable}
+      eventually(fn -> users_in_memory(name) == 99 end)
+      FaultyStore.set(faults, :load, {:of, [7], {:slow, 60_000}})
+
+      eventually(fn ->
+        FaultyStore.forget(faults) && Process.sleep(200) && FaultyStore.calls(faults, :load) == []
+      end)
+
+      for user <- 201..300, do: :ok = ReadStates.increment(name, user, 10, 1)
+      commit = Task.async(fn -> ReadStates.commit(name) end)
+      eventually(fn -> users_in_memory(name) == 199 end)
+      assert ReadStates.load(name, Enum.to_list(301..400)) == :ok
+      Task.shutdown(commit, :brutal_kill)
+    end
+
+    test "are not suspected for an outage", context do
+      %{name: name, faults: faults} = context
+      start_all_due!(context)
+      FaultyStore.set(faults, :load, {:return, {:error, :away}})
+      assert ReadStates.commit(name) == {:error, :store_unavailable}
+      assert ReadStates.load(name, Enum.to_list(1..100)) == {:error, :store_unavailable}
+      FaultyStore.forget(faults)
+      Process.sleep(1_000)
+      # Of both partitions, and with growing pauses.
+      assert length(FaultyStore.calls(faults, :load)) < 50
+      FaultyStore.set(faults, :load, nil)
+      eventually(fn -> ReadStates.commit(name) == :ok end)
+      assert suspects(name) == 0
+    end
+  end
+
   test "past 100,000 users who wait, reads are refused, and writes are not", context do
     %{name: name, faults: faults, opts: opts} = context
     start!(name, opts)

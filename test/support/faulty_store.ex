@@ -17,6 +17,7 @@ defmodule ReadStates.FaultyStore do
     * `:twice` - the store is called twice;
     * `{:again, ms}` - the store is called, and once more after this time, whatever was called between;
     * `{:do, fun}` - `fun` is called, and then the store;
+    * `{:of, users, fault}` - loads of some of these users have this fault, and others none;
     * `nil` - none.
 
   And of several calls, one after the other:
@@ -92,15 +93,40 @@ defmodule ReadStates.FaultyStore do
   end
 
   defp meet(%{faults: faults, record: record}, call, argument, fun) do
-    case GenServer.call(faults, {:meet, call, if(record, do: {:ok, argument})}, :infinity) do
-      nil -> fun.()
-      {:slow, ms} -> Process.sleep(ms) && fun.()
-      {:return, term} -> term
-      {:then_return, term} -> fun.() && term
-      {:late, ms} -> later(faults, ms, fun) && Process.exit(self(), :kill)
-      :twice -> fun.() && fun.()
-      {:again, ms} -> later(faults, ms, fun) && fun.()
-      {:do, first} -> with _ <- first.(), do: fun.()
+    fault = GenServer.call(faults, {:meet, call, if(record, do: {:ok, argument})}, :infinity)
+    carry_out(fault, faults, argument, fun)
+  end
+
+  defp carry_out(fault, faults, argument, fun) do
+    case fault do
+      nil ->
+        fun.()
+
+      {:of, users, fault} ->
+        if argument -- users == argument,
+          do: fun.(),
+          else: carry_out(fault, faults, argument, fun)
+
+      {:slow, ms} ->
+        Process.sleep(ms) && fun.()
+
+      {:return, term} ->
+        term
+
+      {:then_return, term} ->
+        fun.() && term
+
+      {:late, ms} ->
+        later(faults, ms, fun) && Process.exit(self(), :kill)
+
+      :twice ->
+        fun.() && fun.()
+
+      {:again, ms} ->
+        later(faults, ms, fun) && fun.()
+
+      {:do, first} ->
+        with _ <- first.(), do: fun.()
     end
   end
 

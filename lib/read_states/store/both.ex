@@ -15,7 +15,8 @@ defmodule ReadStates.Store.Both do
   has everything, and can be used alone. The guide [Moving to another store](moving.md) has the steps.
 
   The second store has to be empty at the beginning. A store remembers deletes for a while only, so what it has of earlier days may be what
-  the first has deleted since, and that would be read again. `copy/2` fails if there is something in the second that the first has not.
+  the first has deleted since, and that would be read again; nothing else goes wrong, for the newer row is read. That is not looked at
+  at the start, as an interrupted move looks the same. `copy/2` fails if there is something in the second that the first has not.
 
   A call fails if it fails in either of the stores.
 

@@ -26,7 +26,7 @@ defmodule ReadStates.Store.Postgres do
   - `:schema` (string, default `"public"`) - where the tables are: small letters, digits and underscores.
   - `:table` (string, default `"read_states"`) - the table of the read states; beside it are two with `_deletes` and `_notes` appended. Two
     instances with different counters need a table each.
-  - `:pool` (1 to 64, default 8) - connections. An instance makes 6 calls at a time, so that more help only if others use the store too.
+  - `:pool` (1 to 64, default 8) - connections. An instance makes up to 8 calls at a time, so that more help only if others use the store too.
   - `:tls` (`true` or a keyword list) - an encrypted connection to a server that shows a certificate:
     - `:cacertfile` - a PEM file of certificates, one of which has signed the server's. By default those that the system trusts.
     - `:certfile`, `:keyfile` - the application's own certificate and its key, in PEM files, for a server that asks for one.

@@ -4,12 +4,13 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use read_states_remote::{Error, Reason};
+use read_states_remote::{Error, Reason, tls};
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::errors::{
-    ConnectionError, ConnectionPoolError, ConnectionSetupRequestErrorKind, DbError, MetadataError,
+    BrokenConnectionErrorKind, ConnectionError, ConnectionPoolError,
+    ConnectionSetupRequestErrorKind, DbError, FrameHeaderParseError, MetadataError,
     NewSessionError,
 };
 use scylla::policies::load_balancing::DefaultPolicy;
@@ -72,17 +73,15 @@ pub async fn connect(options: &Options) -> Result<Session, Error> {
 fn refused(error: &NewSessionError, options: &Options) -> Error {
     if let NewSessionError::MetadataError(MetadataError::ConnectionPoolError(
         ConnectionPoolError::Broken {
-            last_connection_error,
+            last_connection_error: last,
         },
     )) = error
     {
-        match last_connection_error {
-            ConnectionError::IoError(error) => {
-                if let Some(error) = tls_error(error) {
-                    return Error::new(Reason::Tls, format_args!("tls: {error}"));
-                }
-            }
-            ConnectionError::ConnectionSetupRequestError(error) => match error.get_error() {
+        if let Some(error) = io_error(last).and_then(|error| tls::refused(error, "")) {
+            return error;
+        }
+        if let ConnectionError::ConnectionSetupRequestError(error) = last {
+            match error.get_error() {
                 ConnectionSetupRequestErrorKind::MissingAuthentication => {
                     let text = "user, password: the server asks for them";
                     return Error::new(Reason::AccessDenied, text);
@@ -95,8 +94,7 @@ fn refused(error: &NewSessionError, options: &Options) -> Error {
                     return Error::new(Reason::AccessDenied, text);
                 }
                 _ => {}
-            },
-            _ => {}
+            }
         }
     }
     unreachable(options, error)
@@ -114,9 +112,22 @@ fn unreachable(options: &Options, error: impl Display) -> Error {
     Error::new(Reason::Unreachable, text)
 }
 
-fn tls_error(error: &Arc<std::io::Error>) -> Option<&rustls::Error> {
-    let inner = error.get_ref()?;
-    inner
-        .downcast_ref()
-        .or_else(|| inner.source()?.downcast_ref())
+/// What a connection has failed with: while it was made, or at the first request.
+fn io_error(error: &ConnectionError) -> Option<&std::io::Error> {
+    let broken = match error {
+        ConnectionError::IoError(error) => return Some(error),
+        ConnectionError::BrokenConnection(broken) => broken,
+        ConnectionError::ConnectionSetupRequestError(error) => match error.get_error() {
+            ConnectionSetupRequestErrorKind::BrokenConnection(broken) => broken,
+            _ => return None,
+        },
+        _ => return None,
+    };
+    match broken.downcast_ref()? {
+        BrokenConnectionErrorKind::FrameHeaderParseError(FrameHeaderParseError::HeaderIoError(
+            error,
+        )) => Some(error),
+        BrokenConnectionErrorKind::WriteError(error) => Some(error),
+        _ => None,
+    }
 }

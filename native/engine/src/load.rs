@@ -147,6 +147,22 @@ impl Load {
         self.wanted == Wanted::Awaited
     }
 
+    /// Takes a user out, into a load of his own that begins anew. `None` if he is no part of this one.
+    pub fn part(&mut self, user: Id) -> Option<Load> {
+        let at = self.users.iter().position(|it| *it == user)?;
+        self.staged.remove(&user);
+        let mut alone = Load {
+            engine: Arc::clone(&self.engine),
+            // It tells this load from an earlier one of the same user, so others may have it too.
+            token: self.token,
+            wanted: self.wanted,
+            users: Vec::with_capacity(1),
+            staged: AHashMap::new(),
+        };
+        alone.users.push(self.users.swap_remove(at));
+        Some(alone)
+    }
+
     /// Adds a page of what the store has; returns the number of its entries. Entries of users
     /// who are not part of the load, and counters the engine has not, are passed over.
     pub fn add(&mut self, page: &[u8]) -> Result<usize, BatchError> {
@@ -486,6 +502,55 @@ mod tests {
     use crate::batch::BatchBuilder;
     use crate::engine::Config;
     use crate::read::Found;
+
+    #[test]
+    fn a_user_who_is_taken_out_is_loaded_or_fails_on_his_own() {
+        let engine = Arc::new(Engine::new(Config::default()));
+        let channel = Channel { kind: 0, id: 3 };
+        let users = [1, 2, 3];
+        for user in users {
+            engine.want(user).unwrap();
+        }
+        let mut load = engine.begin_load(0, 3).load.unwrap();
+        let mut page = BatchBuilder::new(1);
+        for user in users {
+            let state = ReadState {
+                last_message_id: 5,
+                ..ReadState::default()
+            };
+            page.push(&Entry::Row(Row {
+                user,
+                channel,
+                version: 10,
+                writer: 0,
+                state,
+            }));
+        }
+        let page = page.finish();
+        load.add(&page).unwrap();
+        let mut second = load.part(2).unwrap();
+        let third = load.part(3).unwrap();
+        assert!(load.part(2).is_none());
+        assert!(load.part(4).is_none());
+        assert_eq!(load.finish(Now::default()).users, 1);
+        assert!(matches!(engine.get(1, channel), Ok(Found::Resident(_))));
+        assert_eq!(engine.stats().users, 1);
+
+        assert!(second.users() == [2] && second.is_awaited());
+        second.add(&page).unwrap();
+        let loaded = Loaded {
+            users: 1,
+            states: 1,
+            due: false,
+        };
+        assert_eq!(second.finish(Now::default()), loaded);
+        assert!(matches!(engine.get(2, channel), Ok(Found::Resident(_))));
+
+        third.fail();
+        engine.want(3).unwrap();
+        let again = engine.begin_load(0, 3).load.unwrap();
+        assert_eq!(again.users(), [3]);
+    }
 
     #[test]
     fn of_a_row_that_comes_twice_the_later_counts() {

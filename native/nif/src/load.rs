@@ -106,6 +106,19 @@ fn is_too_dirty(engine: ResourceArc<EngineResource>) -> bool {
     engine.engine.is_too_dirty()
 }
 
+/// Takes users out of a load, each into one of his own: `[{user, load}]`, of those who are part of it.
+#[rustler::nif]
+fn part_load(load: Handle, users: Vec<Id>) -> Vec<(Id, Handle)> {
+    let part = |load: &mut Load| {
+        let alone = users.into_iter().filter_map(|user| {
+            let alone = ResourceArc::new(LoadResource::new(load.part(user)?));
+            Some((user, alone))
+        });
+        alone.collect()
+    };
+    load.with(part).unwrap_or_default()
+}
+
 /// Gives a load up. Whether operations of its users go on waiting.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn fail_load(load: Handle) -> bool {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use deadpool_postgres::{HookError, Object, PoolError};
+use deadpool_postgres::Object;
 use read_states_engine::batch::Version;
 use read_states_engine::id::Id;
 use read_states_remote::{Database, Error, Header, Page, Reason};
@@ -12,7 +12,7 @@ use tokio_postgres::types::ToSql;
 use crate::commit::{self, Statements, Writes};
 use crate::options::Options;
 use crate::page::{Cursor, Found, WHOLE_USER, page};
-use crate::server::{Server, failed, refused};
+use crate::server::{Server, failed};
 use crate::{schema, session};
 
 /// Read states in three tables of a database.
@@ -111,20 +111,9 @@ impl Postgres {
 /// A first connection, whose errors are those of the start.
 async fn connect(options: &Options) -> Result<(Server, Object), Error> {
     let pool = session::pool(options)?;
-    let client = pool.get().await.map_err(|error| match error {
-        PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => {
-            refused(&error, options)
-        }
-        PoolError::PostCreateHook(error) => Error::new(Reason::Server, error),
-        _ => {
-            let text = format!(
-                "url: {}:{} does not answer within {} ms",
-                options.host, options.port, options.timeout
-            );
-            Error::new(Reason::Unreachable, text)
-        }
-    })?;
-    Ok((Server::new(pool, options), client))
+    let server = Server::new(pool, options);
+    let client = server.client().await.map_err(|(error, _again)| error)?;
+    Ok((server, client))
 }
 
 impl Database for Postgres {

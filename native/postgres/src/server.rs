@@ -5,8 +5,8 @@ use std::future::Future;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use deadpool_postgres::{HookError, Object, Pool, PoolError};
-use read_states_remote::{Error, Reason};
+use deadpool_postgres::{HookError, Object, Pool, PoolError, TimeoutType};
+use read_states_remote::{Error, Reason, tls};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::error::SqlState;
 
@@ -84,15 +84,18 @@ impl Server {
         }
     }
 
+    /// A connection; or an error, and whether another try may help.
+    pub async fn client(&self) -> Result<Object, (Error, bool)> {
+        let client = self.pool.get().await;
+        client.map_err(|error| unconnected(&error, &self.options))
+    }
+
     /// An error, and whether another try may help.
     async fn attempt<A, F>(&self, request: &impl Fn(Lease) -> F) -> Result<A, (Error, bool)>
     where
         F: Future<Output = (Lease, Result<A, tokio_postgres::Error>)>,
     {
-        let client = match self.pool.get().await {
-            Ok(client) => Lease(Some(client)),
-            Err(error) => return Err(unconnected(&error, &self.options)),
-        };
+        let client = Lease(Some(self.client().await?));
         match timeout(self.patience, request(client)).await {
             Ok((client, Ok(answer))) => {
                 client.give_back();
@@ -139,17 +142,24 @@ fn is_transient(error: &tokio_postgres::Error) -> bool {
 /// Why the pool gives no connection, and whether another try may help.
 fn unconnected(error: &PoolError, options: &Options) -> (Error, bool) {
     match error {
-        PoolError::Backend(error) => (refused(error, options), is_transient(error)),
-        // There was one, and the first statement on it failed.
-        PoolError::PostCreateHook(HookError::Backend(error)) => {
-            (failed(error), is_transient(error))
+        // In the second case there was one, and the first statement on it failed.
+        PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => {
+            (refused(error, options), is_transient(error))
+        }
+        PoolError::PostCreateHook(error) => (Error::new(Reason::Server, error), false),
+        PoolError::Timeout(TimeoutType::Create) => {
+            let text = format!(
+                "url: {}:{} does not answer within {} ms",
+                options.host, options.port, options.timeout
+            );
+            (Error::new(Reason::Unreachable, text), false)
         }
         _ => (Error::new(Reason::Timeout, error), false),
     }
 }
 
 /// Why a connection could not be made, by option.
-pub fn refused(error: &tokio_postgres::Error, options: &Options) -> Error {
+fn refused(error: &tokio_postgres::Error, options: &Options) -> Error {
     let place = format!("{}:{}", options.host, options.port);
     if let Some(error) = error.as_db_error() {
         let (code, text) = (error.code(), error.message());
@@ -157,12 +167,14 @@ pub fn refused(error: &tokio_postgres::Error, options: &Options) -> Error {
             Error::new(Reason::Missing, format_args!("url: {place}: {text}"))
         } else if code.code().starts_with("28") {
             Error::new(Reason::AccessDenied, format_args!("url: {place}: {text}"))
+        } else if code.code().starts_with("57P0") {
+            Error::new(Reason::Unreachable, format_args!("url: {place}: {text}"))
         } else {
             Error::new(Reason::Server, format_args!("url: {place}: {text}"))
         };
     }
-    if let Some(error) = tls_error(error) {
-        return Error::new(Reason::Tls, format_args!("tls: {place}: {error}"));
+    if let Some(error) = tls::refused(error, &format!("{place}: ")) {
+        return error;
     }
     if io_error(error).is_some() || error.is_closed() {
         let text = format!("url: nobody answers at {place}: {}", chain(error));
@@ -204,14 +216,6 @@ pub fn failed(error: &tokio_postgres::Error) -> Error {
 
 fn io_error(error: &tokio_postgres::Error) -> Option<&std::io::Error> {
     error.source()?.downcast_ref()
-}
-
-fn tls_error(error: &tokio_postgres::Error) -> Option<&rustls::Error> {
-    let source = error.source()?;
-    if let Some(error) = source.downcast_ref::<std::io::Error>() {
-        return error.get_ref()?.downcast_ref();
-    }
-    source.downcast_ref()
 }
 
 /// The error with what it comes from.
@@ -269,6 +273,9 @@ mod tests {
             let (error, again) = unconnected(&error, &options());
             assert_eq!((error.reason(), again), (Reason::Unreachable, true));
         }
+        let (error, again) = unconnected(&PoolError::Timeout(TimeoutType::Create), &options());
+        assert_eq!((error.reason(), again), (Reason::Unreachable, false));
+        assert!(error.to_string().starts_with("url: 127.0.0.1:1 "));
         // What is not the server's doing is not tried again.
         let (error, again) = unconnected(&PoolError::Closed, &options());
         assert_eq!((error.reason(), again), (Reason::Timeout, false));

@@ -10,7 +10,7 @@ mod error;
 mod header;
 pub mod nif_support;
 pub mod open;
-mod tls;
+pub mod tls;
 
 pub use database::{Database, Page};
 pub use error::{Error, Reason};

@@ -9,7 +9,8 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore,
+    SignatureScheme,
 };
 use serde::Deserialize;
 
@@ -82,6 +83,42 @@ impl Tls {
         }
         Ok(roots)
     }
+}
+
+/// Why TLS was refused, if that is what an error comes from. The server says what it thinks of the client's certificate
+/// only after the client has finished, so it may come with the first answer.
+pub fn refused(error: &(dyn std::error::Error + 'static), place: &str) -> Option<Error> {
+    let error = cause(error)?;
+    let option = match error {
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "certfile: the server asks for a certificate: "
+        }
+        rustls::Error::AlertReceived(
+            AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA,
+        ) => "certfile: the server asks for another certificate: ",
+        _ => "",
+    };
+    let text = format!("tls: {option}{place}{error}");
+    Some(Error::new(Reason::Tls, text))
+}
+
+fn cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // What is in an error of a connection is not its source.
+        let inner = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(|error| error.get_ref())
+            .map(|inner| inner as &(dyn std::error::Error + 'static));
+        let error = inner.unwrap_or(error);
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
+        }
+        next = error.source();
+    }
+    None
 }
 
 fn certificates_of(option: &str, file: &str) -> Result<Vec<CertificateDer<'static>>, Error> {

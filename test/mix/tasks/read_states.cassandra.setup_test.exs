@@ -84,7 +84,9 @@ defmodule Mix.Tasks.ReadStates.Cassandra.SetupTest do
     args =
       ~w(--contact-points #{point} --replication-factor 1 --user #{endpoints["user"]} --timeout 20000)
 
-    tls = ~w(--tls --cacertfile #{endpoints["ca"]})
+    tls =
+      ~w(--tls --cacertfile #{endpoints["ca"]} --certfile #{endpoints["client_cert"]} --keyfile #{endpoints["client_key"]})
+
     System.put_env("CASSANDRA_PASSWORD", endpoints["password"])
     assert run(args ++ tls) =~ "has the tables read_states and read_states_notes"
 

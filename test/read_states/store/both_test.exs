@@ -66,6 +66,17 @@ defmodule ReadStates.Store.BothTest do
     assert {:delete, 2, 6} in scan(store)
   end
 
+  test "of what the second store has of earlier days, only what the first has deleted and forgotten is there again" do
+    {store, _stores} =
+      both(
+        [row(1, 1, 9), row(1, 2, 9), {:delete, 1, {0, 3}, 9}, {:delete, 2, 9}],
+        [row(1, 1, 9), row(1, 2, 5), row(1, 3, 5), row(1, 4, 5), row(2, 1, 5)]
+      )
+
+    rows = for %ReadStates.Row{} = row <- StoreContract.scan(Both, store), do: row
+    assert rows == [row(1, 1, 9), row(1, 2, 9), row(1, 4, 5)]
+  end
+
   test "random histories, each entry in one of the two or in both, leave what the version rule says" do
     :rand.seed(:exsss, {1, 2, 3})
     all = for base <- 0..600//10, _ <- 1..15, entry <- random_entries(base), do: entry

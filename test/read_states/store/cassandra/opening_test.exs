@@ -212,17 +212,19 @@ defmodule ReadStates.Store.Cassandra.OpeningTest do
     setup do
       endpoints = Services.endpoints("cassandra-secure")
 
+      own = [certfile: endpoints["client_cert"], keyfile: endpoints["client_key"]]
+
       opts = [
         contact_points: [endpoints["contact_points"]],
         user: endpoints["user"],
         password: endpoints["password"],
-        tls: [cacertfile: endpoints["ca"]],
+        tls: [cacertfile: endpoints["ca"]] ++ own,
         replication_factor: 1,
         timeout: 20_000
       ]
 
       :ok = Cassandra.set_up(opts)
-      [opts: opts, endpoints: endpoints]
+      [opts: opts, own: own, endpoints: endpoints]
     end
 
     test "lets in who is known, over TLS", %{opts: opts} do
@@ -254,19 +256,43 @@ defmodule ReadStates.Store.Cassandra.OpeningTest do
       refute inspect(Secret.seal(store)) =~ "not-the-password"
     end
 
-    test "is not spoken to where its certificate is somebody else's", %{
+    test "does not let in who has no certificate, or one of somebody else", %{
       opts: opts,
+      own: own,
       endpoints: endpoints
     } do
-      others = Keyword.put(opts, :tls, cacertfile: endpoints["other_ca"])
+      ca = [cacertfile: endpoints["ca"]]
+      assert {:error, {:tls, text}} = open(Keyword.put(opts, :tls, ca))
+      assert text =~ "tls: certfile: the server asks for a certificate"
+
+      others = [certfile: endpoints["other_ca"], keyfile: endpoints["other_key"]]
+      assert {:error, {:tls, "tls: " <> _alert}} = open(Keyword.put(opts, :tls, ca ++ others))
+
+      # And the key has to be that of the certificate.
+      wrong = Keyword.put(own, :keyfile, endpoints["other_key"])
+      assert {:error, {:tls, text}} = open(Keyword.put(opts, :tls, ca ++ wrong))
+      assert text =~ ~r/^tls: keyfile: /
+      unreadable = Keyword.put(own, :keyfile, "mix.exs")
+      assert {:error, {:tls, text}} = open(Keyword.put(opts, :tls, ca ++ unreadable))
+      assert text =~ "tls: keyfile: mix.exs: "
+    end
+
+    test "is not spoken to where its certificate is somebody else's", %{
+      opts: opts,
+      own: own,
+      endpoints: endpoints
+    } do
+      others = Keyword.put(opts, :tls, [cacertfile: endpoints["other_ca"]] ++ own)
       assert {:error, {:tls, text}} = open(others)
       assert text =~ ~r/^tls: .*certificate/
+      refute text =~ "certfile"
       # Nor by those whom the system trusts.
-      assert {:error, {:tls, _text}} = open(Keyword.put(opts, :tls, true))
+      assert {:error, {:tls, _text}} = open(Keyword.put(opts, :tls, own))
     end
 
     test "is not spoken to at an address that its certificate does not name", %{
       opts: opts,
+      own: own,
       endpoints: endpoints
     } do
       [_host, port] = String.split(endpoints["contact_points"], ":")
@@ -279,7 +305,7 @@ defmodule ReadStates.Store.Cassandra.OpeningTest do
       assert text =~ "not valid for"
 
       # Unless that is not asked for.
-      tls = [cacertfile: endpoints["ca"], verify_host: false]
+      tls = [cacertfile: endpoints["ca"], verify_host: false] ++ own
       assert {:ok, _floor} = open(Keyword.put(opts, :tls, tls))
     end
 
