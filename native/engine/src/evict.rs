@@ -3,7 +3,9 @@
 //! The policy is CLOCK over users, with counts. A hand goes round the shards, and in each shard round
 //! its table; each time it passes a user it takes one of his uses, and who has none left goes. A hit
 //! adds one, up to [`MOST_USES`], and writes nothing else. So who is used often outlives those who
-//! are read once, for example by a job that goes through all users, which an LRU keeps longest. A
+//! are read once, for example by a job that goes through all users, which an LRU keeps longest. Who
+//! has much more read states than others pays more uses, for in his room others would be found more often:
+//! who takes that of six is gone after one round, in which all that is evicted once was loaded. A
 //! user who is dirty is committed first, and one who is waited for stays.
 //!
 //! [`Policy::Lru`] evicts who was used longest ago, of all shards, exactly. For that every use moves the
@@ -13,6 +15,7 @@ use serde::Deserialize;
 
 use crate::engine::Engine;
 use crate::garbage::Garbage;
+use crate::ledger::Counts;
 use crate::now::Now;
 use crate::shard::{Shard, find_resident};
 use crate::shared::Shared;
@@ -35,6 +38,13 @@ const PASSED: usize = 1_024;
 
 /// Uses of a user that count. More keep those longer who were used often, but are no longer.
 pub(crate) const MOST_USES: u8 = 3;
+
+/// Uses that the hand takes of a user who counts `cost` where users count `mean`: one more each time
+/// that he is twice as large, from 1.4 times the mean on.
+fn price(cost: usize, mean: usize) -> u8 {
+    let doubled = (10 * cost / (7 * mean.max(1))).checked_ilog2();
+    1 + doubled.unwrap_or(0).min(MOST_USES.into()) as u8
+}
 
 /// Places of the table looked at in one hold of a shard's lock.
 const PLACES_AT_ONCE: usize = 64;
@@ -138,17 +148,21 @@ impl Shard {
         let places = self.residents.places();
         let passed = PLACES_AT_ONCE.min(places);
         let start = self.hand;
+        let Counts { users, states, .. } = self.ledger.counts;
+        let mean = states / users.max(1);
         for place in (start..start + passed).map(|place| place % places) {
             self.hand = place + 1;
             let Some(owner) = self.residents.place(place) else {
                 continue;
             };
-            let owner: &mut Owner = owner;
             if owner.is_pinned(now) {
                 continue;
             }
-            if owner.uses > 0 {
-                owner.uses -= 1;
+            let price = price(owner.cost(), mean);
+            let owner: &mut Owner = owner;
+            let left = owner.uses.checked_sub(price);
+            owner.uses = left.unwrap_or(0);
+            if left.is_some() {
                 continue;
             }
             if owner.unsettled.is_some() {
@@ -222,6 +236,10 @@ mod tests {
     use crate::read::Found;
 
     const CHANNEL: Channel = Channel { kind: 0, id: 1 };
+
+    fn is_resident(engine: &Arc<Engine>, user: Id) -> bool {
+        engine.get(user, CHANNEL).expect("no bound on the queue") != Found::Absent
+    }
 
     /// Reads, and loads whom that needs; says whether the user was resident.
     fn read(engine: &Arc<Engine>, user: Id) -> bool {
@@ -324,5 +342,50 @@ mod tests {
         let stayed = (0..300).filter(|user| read(&engine, *user)).count();
         assert!(stayed > 250, "{stayed} of 300");
         assert!(engine.stats().users <= 1_000);
+    }
+
+    #[test]
+    fn who_takes_the_room_of_many_leaves_before_them() {
+        let config = Config {
+            capacity: 1_000,
+            ..Config::default()
+        };
+        let engine = Arc::new(Engine::new(config));
+        const LARGE: Id = 1_000_000;
+        let add = |user, id| {
+            let operation = Operation::Change {
+                channel: Channel { kind: 0, id },
+                change: Change::Ack { message: 1 },
+            };
+            engine.apply(user, &operation, Now::default()).unwrap();
+        };
+        for user in 0..500 {
+            read(&engine, user);
+            add(user, 1);
+        }
+        read(&engine, LARGE);
+        (0..100).for_each(|id| add(LARGE, id));
+        engine.flush(0);
+        while let Some(commit) = engine.begin_commit(0, 1_000, Now::default()) {
+            commit.succeed(Now::default());
+        }
+        for _ in 0..3 {
+            (0..500).for_each(|user| assert!(read(&engine, user)));
+            assert!(read(&engine, LARGE));
+        }
+        for user in 1_000..1_500 {
+            read(&engine, user);
+        }
+        let stayed = (0..500).filter(|user| is_resident(&engine, *user)).count();
+        assert!(!is_resident(&engine, LARGE));
+        assert_eq!(stayed, 500);
+    }
+
+    #[test]
+    fn the_price_of_a_user_grows_with_his_room() {
+        let prices =
+            [0, 50, 69, 70, 139, 140, 279, 280, usize::MAX / 10].map(|cost| price(cost, 50));
+        assert_eq!(prices, [1, 1, 1, 2, 2, 3, 3, 4, 4]);
+        assert_eq!(price(1, 0), 1);
     }
 }
