@@ -26,10 +26,10 @@ use crate::stats::Stats;
 use crate::totals::{Bounds, Reservation, Totals};
 use crate::user::Resident;
 
-/// How often a shard that is taken is tried, before the thread sleeps until it is free.
-const TRIES: usize = 2;
-/// Pauses of the processor between two tries: some ten microseconds, in which who has the user gets a hundred
-/// operations done. With a tenth of it both went to and fro on some runs, and did three quarters of what one core does.
+/// How often a shard that is taken is tried, some ten microseconds apart, before the thread sleeps until it is free. To
+/// sleep and to be woken takes longer than most have the shard.
+const TRIES: usize = 8;
+/// Pauses of the processor between two tries, in which who has the shard gets a hundred operations done.
 const PAUSES: usize = 500;
 
 /// What an engine is made with.
