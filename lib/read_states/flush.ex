@@ -5,7 +5,7 @@ defmodule ReadStates.Flush do
   alias ReadStates.{Committer, Instance}
 
   @pause 10
-  # How long a committer may be away. It is restarted at once, unless its supervisor is gone.
+  # Milliseconds that a committer may be away: it is restarted, unless its supervisor is gone.
   @patience 5_000
 
   # The deadline is in monotonic milliseconds, or :infinity.

@@ -132,7 +132,7 @@ defmodule ReadStates.Loader do
 
           state
           |> answer(settled, :ok)
-          |> part(load, suspects)
+          |> part(load, Enum.shuffle(suspects), awaited)
           |> start(:calls, %{load: load, users: users, awaited: awaited})
           |> load_together()
       end
@@ -144,18 +144,19 @@ defmodule ReadStates.Loader do
   defp load_alone(state) do
     with true <- StoreCalls.room?(state.alone),
          {{:value, {user, load}}, rest} <- :queue.out(state.next_alone) do
-      start(%{state | next_alone: rest}, :alone, %{load: load, users: [user]})
+      start(%{state | next_alone: rest}, :alone, %{load: load, users: [user], awaited: true})
     else
       _later -> state
     end
   end
 
-  # Who of a load is loaded alone from here on.
-  defp part(state, _load, []), do: state
+  # Who of a load is loaded alone from here on: before the others, if somebody waits for him.
+  defp part(state, _load, [], _awaited), do: state
 
-  defp part(state, load, users) do
+  defp part(%{next_alone: next} = state, load, users, awaited) do
     loads = load |> Native.part_load(users) |> :queue.from_list()
-    %{state | next_alone: :queue.join(state.next_alone, loads)}
+    next = if awaited, do: :queue.join(loads, next), else: :queue.join(next, loads)
+    %{state | next_alone: next}
   end
 
   defp start(state, _calls, %{users: []}), do: state
@@ -193,7 +194,7 @@ defmodule ReadStates.Loader do
     with {:ok, due} <- Native.finish_load(load), do: {:ok, entries, due}
   end
 
-  defp loaded(%{instance: instance} = state, calls, %{load: load, users: users}, result, duration) do
+  defp loaded(%{instance: instance} = state, calls, %{users: users} = job, result, duration) do
     {entries, outcome} =
       case result do
         {:ok, entries, _due} -> {entries, :ok}
@@ -206,29 +207,35 @@ defmodule ReadStates.Loader do
     case result do
       {:ok, _entries, due} ->
         if due, do: Instance.tell(committer(state), :loaded)
+        state = if Suspects.store_away?(state.suspects), do: resume(state), else: state
         answer(%{state | suspects: Suspects.loaded(state.suspects, users)}, users, :ok)
 
       {:error, reason} ->
         log_failure(state, Map.fetch!(state, calls), users, reason)
-        failed(state, calls, load, users, reason)
+        failed(state, calls, job, reason)
     end
   end
 
-  # One of them may be to blame, and only he is to wait. In no order: else those after some who are would never be tried.
-  defp failed(state, :calls, load, [_, _ | _] = users, reason) do
-    suspects = Suspects.add(state.suspects, users)
-    state = %{state | suspects: suspects}
+  # The store is back.
+  defp resume(%{calls: calls, alone: alone} = state),
+    do: %{state | calls: StoreCalls.resume(calls), alone: StoreCalls.resume(alone)}
 
-    if Suspects.store_away?(suspects) or not Suspects.suspect?(suspects, hd(users)),
-      do: give_up(state, load, users, reason),
-      else: part(state, load, Enum.shuffle(users))
+  # One of them may be to blame, and only he is to wait. In no order: else those after some who are would never be tried.
+  defp failed(%{suspects: suspects} = state, :calls, %{load: load, users: users} = job, reason) do
+    if Suspects.store_away?(suspects) do
+      give_up(state, load, users, reason)
+    else
+      state = %{state | suspects: Suspects.add(suspects, users)}
+
+      if match?([_], users),
+        do: give_up(state, load, users, reason),
+        else: part(state, load, Enum.shuffle(users), job.awaited)
+    end
   end
 
-  defp failed(state, :calls, load, users, reason), do: give_up(state, load, users, reason)
-
-  defp failed(state, :alone, load, users, reason) do
-    suspects = Suspects.failed_alone(state.suspects)
-    state = give_up(%{state | suspects: suspects}, load, users, reason)
+  defp failed(state, :alone, %{load: load, users: [user]}, reason) do
+    suspects = Suspects.failed_alone(state.suspects, user)
+    state = give_up(%{state | suspects: suspects}, load, [user], reason)
 
     if Suspects.store_away?(suspects) do
       for {user, load} <- :queue.to_list(state.next_alone),

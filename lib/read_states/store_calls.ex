@@ -47,6 +47,9 @@ defmodule ReadStates.StoreCalls do
     %{state | calls: Map.put(calls, task.ref, call)}
   end
 
+  # Ends a pause, for who knows that the store does not fail any more.
+  def resume(state), do: %{state | paused: false, backoff: Backoff.succeeded(state.backoff)}
+
   # What a message means: {:done, job, result, duration}, {:again} or nothing.
   def handle({ref, result}, %{calls: calls} = state) when is_map_key(calls, ref) do
     Process.demonitor(ref, [:flush])

@@ -9,7 +9,7 @@ defmodule ReadStates.Syncer do
 
   alias ReadStates.{Instance, Native, Restart}
 
-  # How long it may be away. It is restarted at once, unless its supervisor is gone.
+  # Milliseconds that it may be away: it is restarted, unless its supervisor is gone.
   @patience 5_000
   @pause 10
 
@@ -18,16 +18,21 @@ defmodule ReadStates.Syncer do
   end
 
   # Returns when everything that was written before is on the disk.
-  def await(name, patience \\ @patience) do
+  def await(name), do: await(name, now() + @patience)
+
+  defp await(name, deadline) do
     GenServer.call(Instance.syncer(name), :sync, :infinity)
   catch
-    :exit, _reason when patience > 0 ->
-      Process.sleep(@pause)
-      await(name, patience - @pause)
-
     :exit, _reason ->
-      {:error, :journal_failed}
+      if now() < deadline do
+        Process.sleep(@pause)
+        await(name, deadline)
+      else
+        {:error, :journal_failed}
+      end
   end
+
+  defp now, do: System.monotonic_time(:millisecond)
 
   @impl true
   def init(name) do

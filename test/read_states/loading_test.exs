@@ -436,17 +436,28 @@ defmodule ReadStates.LoadingTest do
       FaultyStore.set(faults, :load, away([7]))
       assert ReadStates.commit(name) == {:error, :store_unavailable}
       eventually(fn -> users_in_memory(name) == 99 end)
+      tried = fn -> Enum.count(FaultyStore.calls(faults, :load), &(&1 == [7])) end
+      before = tried.()
       FaultyStore.set(faults, :load, {:of, [7], {:slow, 60_000}})
-
-      eventually(fn ->
-        FaultyStore.forget(faults) && Process.sleep(200) && FaultyStore.calls(faults, :load) == []
-      end)
+      eventually(fn -> tried.() > before end)
 
       for user <- 201..300, do: :ok = ReadStates.increment(name, user, 10, 1)
       commit = Task.async(fn -> ReadStates.commit(name) end)
       eventually(fn -> users_in_memory(name) == 199 end)
       assert ReadStates.load(name, Enum.to_list(301..400)) == :ok
       Task.shutdown(commit, :brutal_kill)
+    end
+
+    test "have pauses of their own, also if they were never loaded with others", context do
+      %{name: name, faults: faults, opts: opts} = context
+      start_with!(name, opts, [{:ack, 7, 10, 7}])
+      :ok = ReadStates.increment(name, 7, 10, 1_007)
+      FaultyStore.set(faults, :load, away([7]))
+      assert ReadStates.commit(name) == {:error, :store_unavailable}
+      eventually(fn -> suspects(name) == 1 end)
+      FaultyStore.set(faults, :load, nil)
+      eventually(fn -> ReadStates.commit(name) == :ok end)
+      assert suspects(name) == 0
     end
 
     test "are not suspected for an outage", context do

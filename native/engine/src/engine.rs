@@ -26,7 +26,7 @@ use crate::stats::Stats;
 use crate::totals::{Bounds, Reservation, Totals};
 use crate::user::Resident;
 
-/// How often a shard that is taken is tried, some ten microseconds apart, before the thread sleeps until it is free. To
+/// How often a shard that is taken is tried, some microseconds apart (ten where it was measured), before the thread sleeps until it is free. To
 /// sleep and to be woken takes longer than most have the shard.
 const TRIES: usize = 8;
 /// Pauses of the processor between two tries, in which who has the shard gets a hundred operations done.

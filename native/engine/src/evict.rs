@@ -5,7 +5,7 @@
 //! adds one, up to [`MOST_USES`], and writes nothing else. So who is used often outlives those who
 //! are read once, for example by a job that goes through all users, which an LRU keeps longest. Who
 //! has much more read states than others pays more uses, for in his room others would be found more often:
-//! who takes that of six is gone after one round, in which all that is evicted once was loaded. A
+//! he has to be used up to three times as often. A
 //! user who is dirty is committed first, and one who is waited for stays.
 //!
 //! [`Policy::Lru`] evicts who was used longest ago, of all shards, exactly. For that every use moves the
@@ -43,7 +43,7 @@ pub(crate) const MOST_USES: u8 = 3;
 /// that he is twice as large, from 1.4 times the mean on.
 fn price(cost: usize, mean: usize) -> u8 {
     let doubled = (10 * cost / (7 * mean.max(1))).checked_ilog2();
-    1 + doubled.unwrap_or(0).min(MOST_USES.into()) as u8
+    (1 + doubled.unwrap_or(0)).min(MOST_USES.into()) as u8
 }
 
 /// Places of the table looked at in one hold of a shard's lock.
@@ -385,7 +385,7 @@ mod tests {
     fn the_price_of_a_user_grows_with_his_room() {
         let prices =
             [0, 50, 69, 70, 139, 140, 279, 280, usize::MAX / 10].map(|cost| price(cost, 50));
-        assert_eq!(prices, [1, 1, 1, 2, 2, 3, 3, 4, 4]);
+        assert_eq!(prices, [1, 1, 1, 2, 2, 3, 3, 3, 3]);
         assert_eq!(price(1, 0), 1);
     }
 }

@@ -106,8 +106,9 @@ fn is_too_dirty(engine: ResourceArc<EngineResource>) -> bool {
     engine.engine.is_too_dirty()
 }
 
-/// Takes users out of a load, each into one of his own: `[{user, load}]`, of those who are part of it.
-#[rustler::nif]
+/// Takes users out of a load, each into one of his own: `[{user, load}]`, of those who are part of it. A call
+/// that was given up may still be adding a page to it.
+#[rustler::nif(schedule = "DirtyCpu")]
 fn part_load(load: Handle, users: Vec<Id>) -> Vec<(Id, Handle)> {
     let part = |load: &mut Load| {
         let alone = users.into_iter().filter_map(|user| {
@@ -116,7 +117,12 @@ fn part_load(load: Handle, users: Vec<Id>) -> Vec<(Id, Handle)> {
         });
         alone.collect()
     };
-    load.with(part).unwrap_or_default()
+    let parted = load.with(part).unwrap_or_default();
+    // Not left to the collector, which would drop it on a thread of its own.
+    if load.with(|load| load.users().is_empty()) == Some(true) {
+        drop(load.take());
+    }
+    parted
 }
 
 /// Gives a load up. Whether operations of its users go on waiting.

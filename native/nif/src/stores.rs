@@ -17,9 +17,9 @@ mod atoms {
     rustler::atoms! { busy }
 }
 
-/// Most calls under way on a store. The VM has 10 threads for what waits for a disk, all its file
-/// functions share them, and a call that hangs keeps its thread even if its process is killed.
-const MOST_CALLS: usize = 8;
+/// Most calls under way on a store: one more than an instance makes. The VM has 10 threads for what waits for a disk, all its
+/// file functions share them, and a call that hangs keeps its thread even if its process is killed.
+const MOST_CALLS: usize = 9;
 
 /// A store, open or closed, and the number of calls under way.
 pub struct StoreResource(Disposed<Box<dyn Store>>, AtomicUsize);

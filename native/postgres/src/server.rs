@@ -167,6 +167,8 @@ fn refused(error: &tokio_postgres::Error, options: &Options) -> Error {
             Error::new(Reason::Missing, format_args!("url: {place}: {text}"))
         } else if code.code().starts_with("28") {
             Error::new(Reason::AccessDenied, format_args!("url: {place}: {text}"))
+        } else if *code == SqlState::QUERY_CANCELED {
+            Error::new(Reason::Timeout, format_args!("url: {place}: {text}"))
         } else if code.code().starts_with("57P0") {
             Error::new(Reason::Unreachable, format_args!("url: {place}: {text}"))
         } else {

@@ -112,11 +112,10 @@ fn cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls:
             .downcast_ref::<std::io::Error>()
             .and_then(|error| error.get_ref())
             .map(|inner| inner as &(dyn std::error::Error + 'static));
-        let error = inner.unwrap_or(error);
         if let Some(error) = error.downcast_ref() {
             return Some(error);
         }
-        next = error.source();
+        next = inner.or_else(|| error.source());
     }
     None
 }

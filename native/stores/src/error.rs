@@ -44,12 +44,14 @@ impl StoreError {
             StoreError::InvalidBatch(_) => "invalid_batch",
             StoreError::InvalidCursor => "invalid_cursor",
             StoreError::InUse(_) => "in_use",
+            StoreError::NotWritable(_, error) | StoreError::Io(_, error) if is_full(error) => {
+                "disk_full"
+            }
             StoreError::NotWritable(..) => "not_writable",
             StoreError::NotOurs(..) => "not_ours",
             StoreError::CountersChanged { .. } => "counters_changed",
             StoreError::DamagedHeader(..) => "damaged_header",
             StoreError::Damaged(..) => "damaged",
-            StoreError::Io(_, error) if is_full(error) => "disk_full",
             StoreError::Io(..) => "io",
         }
     }
@@ -147,5 +149,23 @@ impl std::error::Error for StoreError {
             StoreError::NotWritable(_, error) | StoreError::Io(_, error) => Some(error),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Error, ErrorKind};
+
+    #[test]
+    fn a_full_disk_is_one_wherever_it_is_noticed() {
+        let path = PathBuf::from("data");
+        for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
+            let errors = [StoreError::Io, StoreError::NotWritable]
+                .map(|error| error(path.clone(), kind.into()));
+            assert!(errors.iter().all(|error| error.reason() == "disk_full"));
+        }
+        let denied = Error::from(ErrorKind::PermissionDenied);
+        assert_eq!(StoreError::io(&path, denied).reason(), "not_writable");
     }
 }
