@@ -117,7 +117,8 @@ defmodule ReadStates do
         * `:sync_every` (milliseconds, 0 to 60,000, default 100) - how much a power cut can cost. With 0 every write
           waits for the disk.
     * `:eviction` (`:clock` or `:lru`, default `:clock`) - who leaves when there is no room. `:clock` keeps those who
-      are used often, also while a job reads every user once. `:lru` keeps exactly those who were used
+      are used often, also while a job reads every user once; who has many times the read states of others has to
+      be used more often than they, for he takes their room. `:lru` keeps exactly those who were used
       last; it takes about 32 bytes more a user, and every use takes longer.
     * `:commit_after` (milliseconds, default 30,000) - from the first change of a user to its commit.
       More means fewer writes to the store, less means a smaller journal, or less to lose without one.
