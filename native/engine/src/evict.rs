@@ -15,7 +15,6 @@ use serde::Deserialize;
 
 use crate::engine::Engine;
 use crate::garbage::Garbage;
-use crate::ledger::Counts;
 use crate::now::Now;
 use crate::shard::{Shard, find_resident};
 use crate::shared::Shared;
@@ -148,8 +147,7 @@ impl Shard {
         let places = self.residents.places();
         let passed = PLACES_AT_ONCE.min(places);
         let start = self.hand;
-        let Counts { users, states, .. } = self.ledger.counts;
-        let mean = states / users.max(1);
+        let mean = shared.totals.mean_cost();
         for place in (start..start + passed).map(|place| place % places) {
             self.hand = place + 1;
             let Some(owner) = self.residents.place(place) else {
@@ -218,6 +216,7 @@ impl Shard {
         let counts = &mut self.ledger.counts;
         counts.users -= 1;
         counts.states -= resident.len();
+        adjust(&shared.totals.residents, 1, 0);
         adjust(&shared.totals.cost, resident.cost(), 0);
         adjust(&shared.totals.memory, resident.bytes(), 0);
         shared.totals.evicted(resident.len());
@@ -230,10 +229,12 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::batch::{BatchBuilder, Entry, Row};
     use crate::engine::Config;
     use crate::id::{Channel, Id};
     use crate::operation::{Change, Operation};
     use crate::read::Found;
+    use crate::read_state::ReadState;
 
     const CHANNEL: Channel = Channel { kind: 0, id: 1 };
 
@@ -352,27 +353,24 @@ mod tests {
         };
         let engine = Arc::new(Engine::new(config));
         const LARGE: Id = 1_000_000;
-        let add = |user, id| {
-            let operation = Operation::Change {
+        let mut page = BatchBuilder::new(1);
+        for id in 0..100 {
+            page.push(&Entry::Row(Row {
+                user: LARGE,
                 channel: Channel { kind: 0, id },
-                change: Change::Ack { message: 1 },
-            };
-            engine.apply(user, &operation, Now::default()).unwrap();
-        };
-        for user in 0..500 {
-            read(&engine, user);
-            add(user, 1);
+                version: 1,
+                writer: 0,
+                state: ReadState::default(),
+            }));
         }
-        read(&engine, LARGE);
-        (0..100).for_each(|id| add(LARGE, id));
-        engine.flush(0);
-        while let Some(commit) = engine.begin_commit(0, 1_000, Now::default()) {
-            commit.succeed(Now::default());
-        }
-        for _ in 0..3 {
-            (0..500).for_each(|user| assert!(read(&engine, user)));
-            assert!(read(&engine, LARGE));
-        }
+        engine.want(LARGE).unwrap();
+        let mut load = engine.begin_load(0, 1).load.unwrap();
+        load.add(&page.finish()).unwrap();
+        assert_eq!(load.finish(Now::default()).states, 100);
+        (0..500).for_each(|user| assert!(!read(&engine, user)));
+        // All are used twice: who is wanted and not waited for is taken to be used once.
+        (0..500).for_each(|user| assert!(read(&engine, user)));
+        assert!(read(&engine, LARGE));
         for user in 1_000..1_500 {
             read(&engine, user);
         }

@@ -197,6 +197,7 @@ impl Shard {
     /// Adds a resident user who is in no table.
     pub fn add_resident(&mut self, shared: &Shared, hash: u64, mut resident: Resident) {
         self.ledger.counts.users += 1;
+        adjust(&shared.totals.residents, 0, 1);
         self.arrivals = self.arrivals.wrapping_add(1);
         resident.arrival = self.arrivals;
         let user = resident.id;

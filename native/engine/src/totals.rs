@@ -21,6 +21,8 @@ pub(crate) struct Bounds {
 pub(crate) struct Totals {
     /// What the resident users count against the capacity.
     pub cost: AtomicUsize,
+    /// Resident users.
+    pub residents: AtomicUsize,
     /// Bytes of everything but the directory and garbage.
     pub memory: AtomicUsize,
     /// Bytes of what has left the tables and is not freed yet.
@@ -118,6 +120,11 @@ impl Totals {
     pub fn evicted(&self, states: usize) {
         self.evicted_users.fetch_add(1, Relaxed);
         self.evicted_states.fetch_add(states as u64, Relaxed);
+    }
+
+    /// What a resident user counts against the capacity, on average.
+    pub fn mean_cost(&self) -> usize {
+        self.cost.load(Relaxed) / self.residents.load(Relaxed).max(1)
     }
 
     /// Whether the dirty memory has passed its bound.
