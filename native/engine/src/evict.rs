@@ -4,7 +4,7 @@
 //! its table; each time it passes a user it takes one of his uses, and who has none left goes. A hit
 //! adds one, up to [`MOST_USES`], and writes nothing else. So who is used often outlives those who
 //! are read once, for example by a job that goes through all users, which an LRU keeps longest. Who
-//! has much more read states than others pays more uses, for in his room others would be found more often:
+//! has many more read states than others pays more uses, for in his room others would be found more often:
 //! he has to be used up to three times as often. A
 //! user who is dirty is committed first, and one who is waited for stays.
 //!
