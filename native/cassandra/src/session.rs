@@ -15,7 +15,7 @@ use scylla::errors::{
 };
 use scylla::policies::load_balancing::DefaultPolicy;
 use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::options::Options;
 
@@ -29,6 +29,10 @@ const SECOND_NODE_AFTER: Duration = Duration::from_millis(300);
 /// How often a node is asked whether it is there, and how long it may take to say so. A connection without an answer is ended, and
 /// requests go to other nodes. Much longer than a node pauses to collect garbage.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(5));
+
+/// How often it is tried, and the pause in between, where a node ends the connection without a word.
+const TRIES: usize = 10;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Connects. Requests go to a node that has the user, of our datacentre if one is named and then of no other.
 pub async fn connect(options: &Options) -> Result<Session, Error> {
@@ -61,7 +65,18 @@ pub async fn connect(options: &Options) -> Result<Session, Error> {
     if let Some(tls) = &options.tls {
         builder = builder.tls_context(Some(tls.config()?));
     }
-    match timeout(CONNECTING, builder.build()).await {
+    let connected = async {
+        let mut tries = TRIES;
+        loop {
+            let connected = builder.build().await;
+            tries -= 1;
+            match connected {
+                Err(error) if tries > 0 && ended_silently(&error) => sleep(PAUSE).await,
+                connected => return connected,
+            }
+        }
+    };
+    match timeout(CONNECTING, connected).await {
         Ok(session) => session.map_err(|error| refused(&error, options)),
         Err(_) => Err(unreachable(
             options,
@@ -71,12 +86,7 @@ pub async fn connect(options: &Options) -> Result<Session, Error> {
 }
 
 fn refused(error: &NewSessionError, options: &Options) -> Error {
-    if let NewSessionError::MetadataError(MetadataError::ConnectionPoolError(
-        ConnectionPoolError::Broken {
-            last_connection_error: last,
-        },
-    )) = error
-    {
+    if let Some(last) = last_connection_error(error) {
         if let Some(error) = io_error(last).and_then(|error| tls::refused(error, "")) {
             return error;
         }
@@ -112,10 +122,27 @@ fn unreachable(options: &Options, error: impl Display) -> Error {
     Error::new(Reason::Unreachable, text)
 }
 
-/// What a connection has failed with: while it was made, or at the first request.
-fn io_error(error: &ConnectionError) -> Option<&std::io::Error> {
+fn last_connection_error(error: &NewSessionError) -> Option<&ConnectionError> {
+    match error {
+        NewSessionError::MetadataError(MetadataError::ConnectionPoolError(
+            ConnectionPoolError::Broken {
+                last_connection_error,
+            },
+        )) => Some(last_connection_error),
+        _ => None,
+    }
+}
+
+/// Whether a node ended the connection, and the driver knows no more: where it notices that before it asks, what the node said
+/// for a reason, for example that it wants a certificate, is lost.
+fn ended_silently(error: &NewSessionError) -> bool {
+    let broken = last_connection_error(error).and_then(broken);
+    matches!(broken, Some(BrokenConnectionErrorKind::ChannelError))
+}
+
+/// Why a connection broke.
+fn broken(error: &ConnectionError) -> Option<&BrokenConnectionErrorKind> {
     let broken = match error {
-        ConnectionError::IoError(error) => return Some(error),
         ConnectionError::BrokenConnection(broken) => broken,
         ConnectionError::ConnectionSetupRequestError(error) => match error.get_error() {
             ConnectionSetupRequestErrorKind::BrokenConnection(broken) => broken,
@@ -123,7 +150,15 @@ fn io_error(error: &ConnectionError) -> Option<&std::io::Error> {
         },
         _ => return None,
     };
-    match broken.downcast_ref()? {
+    broken.downcast_ref()
+}
+
+/// What a connection has failed with: while it was made, or at the first request.
+fn io_error(error: &ConnectionError) -> Option<&std::io::Error> {
+    if let ConnectionError::IoError(error) = error {
+        return Some(error);
+    }
+    match broken(error)? {
         BrokenConnectionErrorKind::FrameHeaderParseError(FrameHeaderParseError::HeaderIoError(
             error,
         )) => Some(error),
