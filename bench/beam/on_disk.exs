@@ -1,5 +1,6 @@
 # What a read state takes on the disk of a server: 50 of each user, committed one by one over 30 days, and all at once. Ids of
-# users and channels are random numbers of 60 bits; those of messages have the time above 22 random bits, some days back at most. Needs script/services start cassandra, or postgres.
+# users and channels are random numbers of 60 bits; those of messages have the time above 22 random bits, some days back at
+# most. Needs script/services start cassandra, or postgres.
 #
 #     MIX_ENV=test mix run bench/beam/on_disk.exs cassandra|postgres [STATES]
 

@@ -144,7 +144,7 @@ defmodule ReadStates.Loader do
   defp load_alone(state) do
     with true <- StoreCalls.room?(state.alone),
          {{:value, {user, load}}, rest} <- :queue.out(state.next_alone) do
-      start(%{state | next_alone: rest}, :alone, %{load: load, users: [user], awaited: true})
+      start(%{state | next_alone: rest}, :alone, %{load: load, users: [user]})
     else
       _later -> state
     end
