@@ -7,6 +7,7 @@ use crate::key::Key;
 use crate::record::Record;
 use crate::table::{Changes, KeyRange, Table};
 use crate::written::Written;
+use fjall::compaction::Leveled;
 use fjall::config::{FilterPolicy, PartitioningPolicy};
 use fjall::{
     AbstractTree, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode,
@@ -18,7 +19,8 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+use std::thread::sleep;
 use std::time::Duration;
 
 const MIB: u64 = 1024 * 1024;
@@ -38,6 +40,12 @@ const FILES: usize = 128;
 /// With two of them, one asks in a loop, as fast as it can, whether the other has
 /// finished a merge.
 const WORKERS: usize = 3;
+
+/// Files of the first level, which have to be merged with each other, at which a write merges first. At 30 fjall lets no write
+/// end; up to five more come of what was written before.
+const UNMERGED: usize = 20;
+/// Until a write looks again whether somebody else has merged them.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A key space of fjall.
 pub struct FjallTable {
@@ -113,7 +121,7 @@ impl FjallTable {
         if open.take().is_some() {
             // A worker holds its share of the old journal until just after the
             // database counted it as gone.
-            std::thread::sleep(Duration::from_millis(100));
+            sleep(Duration::from_millis(100));
         }
         let (new, last) = Open::checked(&self.path, &self.directory)?;
         *open = Some(new);
@@ -178,6 +186,13 @@ impl Open {
     }
 
     fn new(path: &Path) -> Result<Self, StoreError> {
+        Self::with_options(path, options)
+    }
+
+    fn with_options(
+        path: &Path,
+        options: impl FnOnce() -> KeyspaceCreateOptions,
+    ) -> Result<Self, StoreError> {
         contained(path, || {
             let database = Database::builder(path)
                 .cache_size(CACHE)
@@ -185,18 +200,25 @@ impl Open {
                 .max_cached_files(Some(FILES))
                 .worker_threads(WORKERS)
                 .open()?;
-            let options = || {
-                KeyspaceCreateOptions::default()
-                    .max_memtable_size(MEMTABLE)
-                    // Almost every read is of a range, which has no use for filters.
-                    .filter_policy(FilterPolicy::disabled())
-                    // In the first two levels the index of a file stays in memory. Below them it is half a megabyte
-                    // a file, of which by default a read needs all.
-                    .index_block_partitioning_policy(PartitioningPolicy::new([false, false, true]))
-            };
             let keyspace = database.keyspace("records", options)?;
             Ok(Open { keyspace, database })
         })
+    }
+
+    /// Merges files until there are not too many. fjall's workers do so, but they are asked only when a file was written, and where
+    /// somebody is at it already there is nothing to do for who is asked. So if 30 files come during one merge, nobody
+    /// is asked any more, and all writes would wait for ever.
+    fn merge(&self) -> Result<(), fjall::Error> {
+        let tree = &self.keyspace.tree;
+        while tree.l0_run_count() >= UNMERGED {
+            // Whatever a snapshot may still read is kept: nobody but fjall knows of how old ones there are.
+            let oldest_snapshot = 0;
+            tree.compact(Arc::new(Leveled::default()), oldest_snapshot)?;
+            if tree.l0_run_count() >= UNMERGED {
+                sleep(PAUSE);
+            }
+        }
+        Ok(())
     }
 
     fn write(
@@ -206,6 +228,7 @@ impl Open {
         counters: usize,
         durable: bool,
     ) -> Result<(), fjall::Error> {
+        self.merge()?;
         let mode = if durable {
             PersistMode::SyncData
         } else {
@@ -224,6 +247,16 @@ impl Open {
         }
         batch.commit()
     }
+}
+
+fn options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(MEMTABLE)
+        // Almost every read is of a range, which has no use for filters.
+        .filter_policy(FilterPolicy::disabled())
+        // In the first two levels the index of a file stays in memory. Below them it is half a megabyte
+        // a file, of which by default a read needs all.
+        .index_block_partitioning_policy(PartitioningPolicy::new([false, false, true]))
 }
 
 /// Calls fjall, which panics in places when its files below `path` are damaged, while they are opened.
@@ -334,7 +367,10 @@ impl fmt::Debug for FjallTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::Place;
     use std::ops::Bound;
+    use std::sync::mpsc;
+    use std::thread;
 
     #[test]
     fn the_damaged_file_is_looked_for_when_the_call_has_let_go_of_everything() {
@@ -377,6 +413,35 @@ mod tests {
         // Who is named from now on was found before.
         std::fs::rename(&file, root.path().join("elsewhere")).unwrap();
         assert_eq!(table.damaged.get(), Some(&Some(file)));
+    }
+
+    #[test]
+    fn writes_go_on_where_nobody_else_merges_what_they_leave() {
+        const WRITES: u64 = 200;
+        let root = tempfile::tempdir().unwrap();
+        // A file for each few writes, and workers who find that there is nothing to merge yet, as they do while somebody merges.
+        let options = || {
+            options()
+                .max_memtable_size(4_096)
+                .compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(200)))
+        };
+        let open = Open::with_options(&root.path().join("rows"), options).unwrap();
+        let (done, writes) = mpsc::channel();
+        thread::spawn(move || {
+            for number in 1..=WRITES {
+                let record = |user| {
+                    let key = Key::Record(Place::first(user * WRITES + number));
+                    (key, Some(Record::deleted(number)))
+                };
+                let changes = (0..200).map(record).collect();
+                open.write(&changes, number, 1, false).unwrap();
+                done.send(number).unwrap();
+            }
+        });
+        for number in 1..=WRITES {
+            let next = writes.recv_timeout(Duration::from_secs(60));
+            assert_eq!(next, Ok(number), "no write has ended for a minute");
+        }
     }
 
     #[test]
