@@ -50,7 +50,7 @@ defmodule ReadStates.MixProject do
       licenses: ["MIT"],
       links: %{},
       files:
-        ~w(lib native/compile.exs native/{cassandra,directory,engine,journal,nif,postgres,remote,stores,sync}/{src,Cargo.toml} Cargo.toml Cargo.lock
+        ~w(lib native/compile.exs native/{cassandra,directory,engine,header,journal,nif,postgres,remote,stores,sync}/{src,Cargo.toml} Cargo.toml Cargo.lock
         mix.exs .formatter.exs README.md CHANGELOG.md LICENSE guides)
     ]
   end

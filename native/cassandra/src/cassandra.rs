@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use read_states_engine::batch::Version;
 use read_states_engine::id::Id;
-use read_states_remote::{Database, Error, Header, Page};
+use read_states_remote::{Database, Error, Page, header_to_note};
 use scylla::client::session::Session;
 use scylla::statement::Consistency;
 use scylla::statement::prepared::PreparedStatement;
@@ -140,7 +140,7 @@ impl Database for Cassandra {
         let header = store.read_note(HEADER).await?;
         let header = header.map(|header| String::from_utf8_lossy(&header).into_owned());
         let place = format!("table {}.{}", options.keyspace, options.notes_table());
-        if let Some(header) = Header::update(header.as_deref(), &counters, &place)? {
+        if let Some(header) = header_to_note(header.as_deref(), &counters, &place)? {
             // Counters are only ever appended, so the longer one is the newer.
             let version = header.len() as Version;
             store.note(HEADER, header.as_bytes(), version).await?;

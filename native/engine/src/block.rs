@@ -741,8 +741,22 @@ fn close_bit(bytes: &mut [u8], index: usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+    use std::sync::MutexGuard;
+
     use super::*;
     use proptest::prelude::*;
+    use static_assertions::{assert_impl_all, assert_not_impl_any};
+
+    // A block goes from thread to thread, and is shared by them, if what its owner keeps in it may. This does not
+    // compile with bounds that are less than what the SAFETY comments argue from, nor with more.
+    assert_impl_all!(Block<u8>: Send, Sync);
+    assert_impl_all!(Block<Cell<u8>>: Send);
+    assert_not_impl_any!(Block<Cell<u8>>: Sync);
+    assert_impl_all!(Block<MutexGuard<'static, u8>>: Sync);
+    assert_not_impl_any!(Block<MutexGuard<'static, u8>>: Send);
+    assert_not_impl_any!(Block<Rc<u8>>: Send, Sync);
 
     fn state(seed: u64, counters: usize) -> ReadState {
         let last_message_id = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use deadpool_postgres::Object;
 use read_states_engine::batch::Version;
 use read_states_engine::id::Id;
-use read_states_remote::{Database, Error, Header, Page, Reason};
+use read_states_remote::{Database, Error, Page, Reason, header_to_note};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
@@ -130,7 +130,7 @@ impl Database for Postgres {
         };
         let header: Option<String> = note("header").await?.and_then(|row| row.get(0));
         let place = format!("table {}.{}", options.schema, options.table);
-        if let Some(header) = Header::update(header.as_deref(), &counters, &place)? {
+        if let Some(header) = header_to_note(header.as_deref(), &counters, &place)? {
             let statement = format!(
                 "INSERT INTO {notes} (name, text) VALUES ('header', $1) ON CONFLICT (name) DO UPDATE SET text = excluded.text"
             );

@@ -14,5 +14,5 @@ pub mod tls;
 
 pub use database::{Database, Page};
 pub use error::{Error, Reason};
-pub use header::Header;
+pub use header::header_to_note;
 pub use tls::Tls;

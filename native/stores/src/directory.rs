@@ -9,8 +9,9 @@
 //! ```
 
 use crate::StoreError;
-use crate::header::{self, Header};
+use crate::header_file;
 use read_states_directory::{LOCK, Lock, Refused, create, sync};
+use read_states_header::Header;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -21,7 +22,7 @@ const NEW_ROWS: &str = "rows.new";
 
 /// What may lie in a directory that has no header yet: what a creation that
 /// was interrupted leaves, and what file systems put at their root.
-const HARMLESS: [&str; 4] = [LOCK, header::NEW_FILE, NEW_ROWS, "lost+found"];
+const HARMLESS: [&str; 4] = [LOCK, header_file::NEW_FILE, NEW_ROWS, "lost+found"];
 
 /// A directory that this instance owns until it is dropped.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ impl Directory {
             Refused::Io(path, error) => StoreError::io(&path, error),
         };
         create(path).map_err(refused)?;
-        if Header::read(path)?.is_none() {
+        if header_file::read(path)?.is_none() {
             check_empty(path)?;
         }
         let directory = Directory {
@@ -49,13 +50,15 @@ impl Directory {
             _lock: Lock::take(path).map_err(refused)?,
         };
         // Again, for nobody else writes it now.
-        let header = Header::read(path)?;
-        if let Some(header) = &header {
-            header.check_counters(path, counters)?;
-        }
-        let wanted = Header::new(counters);
-        if header.as_ref() != Some(&wanted) {
-            wanted.write(path)?;
+        let noted = header_file::read(path)?;
+        let header = match &noted {
+            Some(noted) => noted
+                .with_counters(counters)
+                .map_err(|misfit| StoreError::Header(path.to_owned(), misfit))?,
+            None => Header::new(counters),
+        };
+        if noted.as_ref() != Some(&header) {
+            header_file::write(path, &header)?;
         }
         Ok(directory)
     }
@@ -100,7 +103,7 @@ fn check_empty(path: &Path) -> Result<(), StoreError> {
             .map_err(|error| StoreError::io(path, error))?
             .file_name();
         if !HARMLESS.iter().any(|harmless| name == *harmless) {
-            let why = format!("it has {name:?} in it, but no {}", header::FILE);
+            let why = format!("it has {name:?} in it, but no {}", header_file::FILE);
             return Err(StoreError::NotOurs(path.to_owned(), why));
         }
     }
@@ -133,7 +136,7 @@ mod tests {
         assert_eq!(open(&path).unwrap_err().reason(), "in_use");
         drop(directory);
         open(&path).unwrap();
-        assert_eq!(names(&path), [LOCK, header::FILE]);
+        assert_eq!(names(&path), [LOCK, header_file::FILE]);
     }
 
     #[test]
@@ -159,7 +162,7 @@ mod tests {
             .rows(|path| fs::create_dir(path).map_err(|error| StoreError::io(path, error)))
             .unwrap();
         drop(directory);
-        fs::remove_file(root.path().join(header::FILE)).unwrap();
+        fs::remove_file(root.path().join(header_file::FILE)).unwrap();
         assert_eq!(open(root.path()).unwrap_err().reason(), "not_ours");
     }
 
@@ -169,7 +172,7 @@ mod tests {
         let new = root.path().join(NEW_ROWS);
         fs::create_dir(&new).unwrap();
         fs::write(new.join("half"), "").unwrap();
-        fs::write(root.path().join(header::NEW_FILE), "{").unwrap();
+        fs::write(root.path().join(header_file::NEW_FILE), "{").unwrap();
         let directory = open(root.path()).unwrap();
         let rows = directory
             .rows(|path| {
@@ -178,7 +181,7 @@ mod tests {
             })
             .unwrap();
         assert_eq!(directory.rows(|_| unreachable!()).unwrap(), rows);
-        assert_eq!(names(root.path()), [LOCK, header::FILE, "rows"]);
+        assert_eq!(names(root.path()), [LOCK, header_file::FILE, "rows"]);
         assert_eq!(names(&rows), [""; 0]);
     }
 

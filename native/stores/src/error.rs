@@ -1,6 +1,7 @@
 //! Why a store refuses to open, or a call of it fails.
 
 use read_states_engine::batch::BatchError;
+use read_states_header::Misfit;
 use std::path::{Path, PathBuf};
 
 /// An error of a store. [`StoreError::reason`] is its name for programs,
@@ -17,19 +18,10 @@ pub enum StoreError {
     InUse(PathBuf),
     /// The directory cannot be made, or not be written to.
     NotWritable(PathBuf, std::io::Error),
-    /// What is at the path is not a store, or one that this version cannot read.
+    /// What is at the path is not a store.
     NotOurs(PathBuf, String),
-    /// The directory was written with counters that do not start those configured now.
-    CountersChanged {
-        /// The directory.
-        path: PathBuf,
-        /// As written in its header.
-        stored: Vec<String>,
-        /// As given now.
-        configured: Vec<String>,
-    },
-    /// The header file is there, but cannot be understood.
-    DamagedHeader(PathBuf, String),
+    /// The header does not fit.
+    Header(PathBuf, Misfit),
     /// The files below the directory cannot be understood.
     Damaged(PathBuf, String),
     /// The operating system refused a read or a write.
@@ -48,9 +40,9 @@ impl StoreError {
                 "disk_full"
             }
             StoreError::NotWritable(..) => "not_writable",
-            StoreError::NotOurs(..) => "not_ours",
-            StoreError::CountersChanged { .. } => "counters_changed",
-            StoreError::DamagedHeader(..) => "damaged_header",
+            StoreError::NotOurs(..) | StoreError::Header(_, Misfit::NotOurs(_)) => "not_ours",
+            StoreError::Header(_, Misfit::CountersChanged { .. }) => "counters_changed",
+            StoreError::Header(_, Misfit::Damaged(_)) => "damaged_header",
             StoreError::Damaged(..) => "damaged",
             StoreError::Io(..) => "io",
         }
@@ -121,20 +113,7 @@ impl std::fmt::Display for StoreError {
             StoreError::NotOurs(path, why) => {
                 write!(f, "{}: not a store of this version: {why}", path.display())
             }
-            StoreError::CountersChanged {
-                path,
-                stored,
-                configured,
-            } => write!(
-                f,
-                "{}: written with the counters {}, which must come first and in this order, but configured are {}",
-                path.display(),
-                stored.join(", "),
-                configured.join(", ")
-            ),
-            StoreError::DamagedHeader(path, why) => {
-                write!(f, "{}: damaged header: {why}", path.display())
-            }
+            StoreError::Header(path, misfit) => write!(f, "{}: {misfit}", path.display()),
             StoreError::Damaged(path, why) => {
                 write!(f, "{}: damaged: {why}", path.display())
             }

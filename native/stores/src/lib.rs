@@ -7,7 +7,7 @@ mod directory;
 mod error;
 mod fjall_files;
 mod fjall_table;
-mod header;
+mod header_file;
 mod instance;
 pub mod key;
 mod local;

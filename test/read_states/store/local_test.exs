@@ -64,7 +64,7 @@ defmodule ReadStates.Store.LocalTest do
       :ok = Local.close(store)
       header = Path.join(path, "read_states.json")
       json = File.read!(header)
-      File.write!(header, String.replace(json, "\"id_width\": 8", "\"id_width\": 16"))
+      File.write!(header, String.replace(json, "\"id_width\":8", "\"id_width\":16"))
       assert reason(path) == :not_ours
       File.write!(header, "{")
       assert {:error, {:damaged_header, _}} = Local.open([path: path], @context)

@@ -152,14 +152,16 @@ defmodule ReadStates.Store.Cassandra.OpeningTest do
       assert open(opts, [:a, :b]) == {:ok, 0}
       assert open(opts, [:a, :b, :c]) == {:ok, 0}
       assert {:error, {:counters_changed, text}} = open(opts, [:a, :b])
-      assert text =~ "read_states_notes was written with a, b, c, which must come first"
+
+      assert text =~
+               "read_states_notes was written with the counters a, b, c, which must come first"
 
       note =
         "UPDATE #{keyspace}.read_states_notes SET value = textAsBlob('{}') WHERE name = 'header'"
 
       CQL.run!(cql, note)
       assert {:error, {:not_ours, text}} = open(opts)
-      assert text =~ "#{keyspace}.read_states_notes: its header cannot be understood"
+      assert text =~ "#{keyspace}.read_states_notes: damaged header"
     end
 
     test "with levels under which a load may miss a commit",

@@ -234,10 +234,13 @@ defmodule ReadStates.Store.Postgres.OpeningTest do
       assert open(opts, [:a, :b]) == {:ok, 0}
       assert open(opts, [:a, :b, :c]) == {:ok, 0}
       assert {:error, {:counters_changed, text}} = open(opts, [:a, :b])
-      assert text =~ "table #{schema}.read_states was written with a, b, c, which must come first"
+
+      assert text =~
+               "table #{schema}.read_states was written with the counters a, b, c, which must come first"
+
       sql!("UPDATE #{schema}.read_states_notes SET text = '{}' WHERE name = 'header'")
       assert {:error, {:not_ours, text}} = open(opts)
-      assert text =~ "its header cannot be understood"
+      assert text =~ "damaged header"
     end
 
     test "with a user who may not do it, and one who speaks TLS only", %{
