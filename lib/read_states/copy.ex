@@ -57,21 +57,24 @@ defmodule ReadStates.Copy do
   - `:counters` (list of atoms, by default `[:mention_count]`) - the counters, as the instance has them;
   - `:resume` (path of a file, by default none) - where it is noted how far the copy is. If the file is there, of a copy
     between the same stores, the copy goes on from there. It is removed at the end;
+  - `:merge` (boolean, by default `false`) - whether other stores are copied to `to` as well, or instances write to it. Then
+    at the end `to` must have every row of `from`, as it is or newer, and what else it has is not looked at;
   - `:on_progress` (function of two arguments) - called with how many of how many entries have been dealt with.
 
-  Returns `{:ok, figures}`: `rows`, `deletes` and `users` that `from` has; and `sha256`, the sum (in 256 bits) of the digests
-  of all rows, which is the same of both stores.
+  Returns `{:ok, figures}`: `rows`, `deletes` and `users` that `from` has; and, but for `:merge`, `sha256`, the sum (in 256 bits)
+  of the digests of all rows, which is the same of both stores.
 
   Returns `{:error, {reason, text}}`, where the text is for people, and `reason` is `:open`, `:read` or `:write` for what a
   store has refused, `:journal` where there is a journal beside a store of `ReadStates.Store.Local` with something in
-  it that is not committed, `:resume` for that file, and `:different` if the stores do not have the same rows at the end.
+  it that is not committed, `:resume` for that file, and `:different` if at the end the rows are not those that they must be.
   If `from` is a store that notes its counters, `:counters` must be those.
 
   Raises `ArgumentError` if an argument is wrong.
   """
   @spec copy(store, store, keyword) :: {:ok, figures} | {:error, {atom, String.t()}}
   def copy(from, to, opts \\ []) do
-    Argument.options!(opts, [:counters, :resume, :on_progress])
+    Argument.options!(opts, [:counters, :merge, :resume, :on_progress])
+    merge = merge!(opts)
     counters = Keyword.get(opts, :counters, [:mention_count])
     from = options!(:from, from, counters)
     to = options!(:to, to, counters)
@@ -87,11 +90,22 @@ defmodule ReadStates.Copy do
 
     with_store(:from, from, fn source ->
       with :ok <- check_journal(from) do
-        with_store(:to, to, fn target -> run(source, target, checkpoint, progress(opts)) end)
+        with_store(:to, to, fn target ->
+          if merge,
+            do: merge(source, target, checkpoint, opts),
+            else: equal(source, target, checkpoint, opts)
+        end)
       end
     end)
   catch
     {:copy, reason, text} -> {:error, {reason, text}}
+  end
+
+  defp merge!(opts) do
+    case Keyword.get(opts, :merge, false) do
+      merge when is_boolean(merge) -> merge
+      other -> Argument.invalid!(:merge, other, "true or false")
+    end
   end
 
   defp options!(name, store, counters) do
@@ -178,22 +192,15 @@ defmodule ReadStates.Copy do
   @doc false
   # Of an instance that goes on, between its two stores, which are open: see `ReadStates.Store.Both`.
   def copy_live({source, from}, {target, to}, %{store: {_module, sealed}} = options, opts) do
+    merge = merge!(opts)
     checkpoint = checkpoint!(opts[:resume], options, options)
     source = %{which: :from, module: source, store: from, options: sealed}
     target = %{which: :to, module: target, store: to, options: sealed}
-    {before, progress} = copy_all(source, target, checkpoint, progress(opts))
+    result = merge(source, target, checkpoint, opts)
 
-    found =
-      source
-      |> compare_all(target, :live, &progress.(Digest.entries(before) + &1))
-      |> Map.update!(:missing, &still_missing(&1, source, target))
-
-    case {found, extra_rows(source, target)} do
-      {%{missing: {0, _}, different: {0, _}}, []} ->
-        {:ok, Digest.figures(before) |> Keyword.delete(:sha256)}
-
-      {found, extra} ->
-        fail(:different, text_of(found, extra))
+    case if(merge, do: [], else: extra_rows(source, target)) do
+      [] -> result
+      extra -> fail(:different, text_of(@nothing, extra))
     end
   catch
     {:copy, reason, text} -> {:error, {reason, text}}
@@ -201,14 +208,33 @@ defmodule ReadStates.Copy do
 
   defp progress(opts), do: Keyword.get(opts, :on_progress, fn _done, _all -> :ok end)
 
-  defp run(source, target, checkpoint, progress) do
-    {before, progress} = copy_all(source, target, checkpoint, progress)
+  # The target must have every row, as it is or newer.
+  defp merge(source, target, checkpoint, opts) do
+    {before, progress} = copy_all(source, target, checkpoint, progress(opts))
+
+    found =
+      source
+      |> compare_all(target, :merge, &progress.(Digest.entries(before) + &1))
+      |> Map.update!(:missing, &still_missing(&1, source, target))
+
+    case found do
+      %{missing: {0, _}, different: {0, _}} ->
+        {:ok, before |> Digest.figures() |> Keyword.delete(:sha256)}
+
+      found ->
+        fail(:different, text_of(found, []))
+    end
+  end
+
+  # The two must have the same rows.
+  defp equal(source, target, checkpoint, opts) do
+    {before, progress} = copy_all(source, target, checkpoint, progress(opts))
     copied = digest(target, &progress.(Digest.entries(before) + &1))
 
     if Digest.same?(before, copied) do
       {:ok, Digest.figures(before)}
     else
-      found = compare_all(source, target, :still, fn _done -> :ok end)
+      found = compare_all(source, target, :equal, fn _done -> :ok end)
       rows = "to has #{Digest.rows(copied)} rows and from #{Digest.rows(before)}, of which "
       fail(:different, rows <> text_of(found, extra_rows(source, target)))
     end
@@ -272,7 +298,7 @@ defmodule ReadStates.Copy do
   end
 
   # How many rows of the source the target has not, or not as they are, each with some of them.
-  # Of stores that are `:live`, a row below a delete that the target remembers is none: the delete is on its way to the source.
+  # To `:merge`, a row below a delete that the target remembers is none: of an instance, the delete is on its way to the source.
   defp compare_all(source, target, mode, progress) do
     source
     |> pages(nil)
@@ -361,7 +387,7 @@ defmodule ReadStates.Copy do
     there = if others == [], do: %{}, else: lookup(target, others)
 
     Enum.reduce(others, found, fn row, found ->
-      deleted = if mode == :live, do: deleted(there, row), else: -1
+      deleted = if mode == :merge, do: deleted(there, row), else: -1
 
       case {now[place(row)], there[place(row)]} do
         {nil, _gone} -> found

@@ -78,6 +78,22 @@ defmodule ReadStates.CopyTest do
     assert text =~ "it has 1 that from has not, for example %ReadStates.Row{user: 1000"
   end
 
+  test "several stores are merged into one: each brings its rows, and the newest stays" do
+    [first, second, to] = for _ <- 1..3, do: {Memory, data: Memory.new()}
+    fill(first, [row(1, 1, 10), row(2, 1, 10), row(3, 1, 10)])
+    fill(second, [row(2, 1, 11), row(4, 1, 10), {:delete, 3, 11}])
+    assert {:ok, _figures} = Copy.copy(first, to)
+    assert {:error, {:different, text}} = Copy.copy(second, to)
+    assert text =~ "it has 1 that from has not, for example %ReadStates.Row{user: 1"
+    # What one deleted, or has older, is not missed.
+    for from <- [second, first], do: assert({:ok, [_, _, _]} = Copy.copy(from, to, merge: true))
+    assert rows(entries(to)) == [row(1, 1, 10), row(2, 1, 11), row(4, 1, 10)]
+
+    fill(first, [row(4, 1, 10, last_message_id: 5)])
+    assert {:error, {:different, text}} = Copy.copy(first, to, merge: true)
+    assert text =~ "to has 0 not at all, 1 newer and 1 with other values"
+  end
+
   test "counters are compared too", %{from: from, to: to} do
     fill(from, [row(1, 1, 10, counters: [1])])
     fill(to, [row(1, 1, 10, counters: [2])])

@@ -4,7 +4,7 @@ defmodule Mix.Tasks.ReadStates.Copy do
   @moduledoc """
   Copies every read state from one store to another, and compares the two at the end.
 
-      mix read_states.copy --from STORE --to STORE [--counters NAME,...] [--resume FILE]
+      mix read_states.copy --from STORE --to STORE [--counters NAME,...] [--merge] [--resume FILE]
 
   A STORE is one of
 
@@ -32,6 +32,8 @@ defmodule Mix.Tasks.ReadStates.Copy do
 
     * `--from STORE`, `--to STORE` - required.
     * `--counters NAME,...` - the counters, as the instance has them, by default `mention_count`.
+    * `--merge` - other stores are copied to the second one as well: at the end it must have every row of the first, as it is or newer, and
+      what else it has is not looked at.
     * `--resume FILE` - where to note how far the copy is. If FILE is there, it goes on from there; at the end FILE is removed.
 
   ## Output
@@ -41,7 +43,7 @@ defmodule Mix.Tasks.ReadStates.Copy do
   | name | value |
   |---|---|
   | `rows`, `deletes`, `users` | what was read from the first store: read states, deletes that it remembers, and users |
-  | `sha256` | digest of the rows: of both stores the same, for otherwise the copy has failed |
+  | `sha256` | but for `--merge`: digest of the rows, of both stores the same, for otherwise the copy has failed |
   | `seconds` | time of all of it |
 
   An error ends it with exit code 1, also when the stores differ at the end: something was written to them meanwhile.
@@ -53,8 +55,8 @@ defmodule Mix.Tasks.ReadStates.Copy do
   alias ReadStates.Store.Address
 
   @requirements ["app.config"]
-  @switches [from: :string, to: :string, counters: :string, resume: :string]
-  @usage "mix read_states.copy --from STORE --to STORE [--counters NAME,...] [--resume FILE]"
+  @switches [from: :string, to: :string, counters: :string, merge: :boolean, resume: :string]
+  @usage "mix read_states.copy --from STORE --to STORE [--counters NAME,...] [--merge] [--resume FILE]"
 
   @impl Mix.Task
   def run(args) do
@@ -104,7 +106,7 @@ defmodule Mix.Tasks.ReadStates.Copy do
       from,
       to,
       [counters: Enum.map(counters, &String.to_atom/1), on_progress: Progress.bar()] ++
-        Keyword.take(opts, [:resume])
+        Keyword.take(opts, [:merge, :resume])
     )
   rescue
     error in ArgumentError -> Mix.raise("--#{Exception.message(error)}")

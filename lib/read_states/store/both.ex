@@ -16,7 +16,8 @@ defmodule ReadStates.Store.Both do
 
   The second store has to be empty at the beginning. A store remembers deletes for a while only, so what it has of earlier days may be what
   the first has deleted since, and that would be read again; nothing else goes wrong, for the newer row is read. That is not looked at
-  at the start, as an interrupted move looks the same. `copy/2` fails if there is something in the second that the first has not.
+  at the start, as an interrupted move looks the same. `copy/2` fails if there is something in the second that the first has not, unless told that
+  other instances move to it as well.
 
   A call fails if it fails in either of the stores.
 
@@ -46,13 +47,14 @@ defmodule ReadStates.Store.Both do
   `users` that the first had at the beginning. Returns `{:error, {reason, text}}` as `ReadStates.Copy.copy/3` does. It can be called
   again at any time.
 
-  Options: `:resume` and `:on_progress` of `ReadStates.Copy.copy/3`.
+  Options: `:merge`, where several instances move to the same store, `:resume` and `:on_progress` of `ReadStates.Copy.copy/3`. With `merge: true`
+  what else the second store has is not looked at.
 
-  Raises `ArgumentError` if there is no such instance, or its store is another one.
+  Raises `ArgumentError` if there is no such instance, or its store is another one, or an option is wrong.
   """
   @spec copy(atom, keyword) :: {:ok, Copy.figures()} | {:error, {atom, String.t()}}
   def copy(name, opts \\ []) do
-    Argument.options!(opts, [:resume, :on_progress])
+    Argument.options!(opts, [:merge, :resume, :on_progress])
     instance = Instance.fetch!(name)
 
     case Instance.store(instance) do

@@ -161,10 +161,17 @@ defmodule ReadStates.Store.BothTest do
   end
 
   # An instance on the two, with what they have before.
-  defp copied(from, to) do
+  defp copied(from, to, opts \\ []) do
     stores = [from: {Memory, data: filled(from)}, to: {Memory, data: filled(to)}]
     start_supervised!({ReadStates, name: __MODULE__, store: {Both, stores}})
-    Both.copy(__MODULE__)
+    Both.copy(__MODULE__, opts)
+  end
+
+  test "what other instances bring to the second store is not looked at when told of them" do
+    assert {:ok, [rows: 1, deletes: 0, users: 1]} =
+             copied([row(1, 1, 5)], [row(1, 1, 6), row(2, 7, 3)], merge: true)
+
+    assert_raise ArgumentError, ~r/^merge must be/, fn -> Both.copy(__MODULE__, merge: 1) end
   end
 
   test "says after copying what only the second has" do
