@@ -1,13 +1,14 @@
 defmodule ReadStates.Services do
   @moduledoc """
   The servers of `script/services`, for tests. A test that needs one has its name as a tag, `:postgres`, `:cassandra`,
-  `:cassandra_3` or `:cassandra_secure`, and is left out where it does not run.
+  `:cassandra_3`, `:cassandra_2dc` or `:cassandra_secure`, and is left out where it does not run.
   """
 
   @services %{
     postgres: "postgres",
     cassandra: "cassandra",
     cassandra_3: "cassandra-3",
+    cassandra_2dc: "cassandra-2dc",
     cassandra_secure: "cassandra-secure"
   }
 
@@ -31,14 +32,16 @@ defmodule ReadStates.Services do
 
   # Looked at without the script, which would take a while each time.
   defp running?(service) do
-    nodes = if service == "cassandra-3", do: ["1", "2", "3"], else: [""]
-
-    Enum.all?(nodes, fn node ->
+    Enum.all?(nodes(service), fn node ->
       with {:ok, pid} <- File.read(Path.join([folder(service), node, "pid"])),
            do: File.exists?("/proc/#{String.trim(pid)}"),
            else: (_none -> false)
     end)
   end
+
+  defp nodes("cassandra-3"), do: ["1", "2", "3"]
+  defp nodes("cassandra-2dc"), do: ["1", "2"]
+  defp nodes(_one), do: [""]
 
   @doc ~S'What is in the file `endpoints` of a service, for example `%{"url" => url}`.'
   def endpoints(service) do
