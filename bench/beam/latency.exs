@@ -15,8 +15,8 @@ defmodule ReadStates.Bench.Latency do
   alias ReadStates.Bench.{Measurement, Table, World}
 
   @rounds 5
-  # Users and channels of so many operations are drawn beforehand, and come again in the same order.
-  @keys 1_000_000
+  # Users and channels of at least so many operations are drawn beforehand, and come again in the same order.
+  @least_keys 1_000_000
   # Operations of a call of update/2.
   @batch 1_000
   # Of an operation that is refused until something has been committed, or before there is one to do.
@@ -65,7 +65,7 @@ defmodule ReadStates.Bench.Latency do
       for _round <- 1..@rounds, {name, run} <- subjects do
         result = in_process(run)
         # What is left to do is not to disturb the next.
-        :ok = ReadStates.commit(__MODULE__)
+        :ok = World.commit(__MODULE__)
         {name, result}
       end
 
@@ -91,7 +91,7 @@ defmodule ReadStates.Bench.Latency do
       )
 
     World.fill(world, __MODULE__)
-    :ok = ReadStates.commit(__MODULE__)
+    :ok = World.commit(__MODULE__)
     instance
   end
 
@@ -103,7 +103,9 @@ defmodule ReadStates.Bench.Latency do
 
   # As a constant of the VM, so that no garbage collector copies them and nothing is drawn while time is measured.
   defp keep_keys(world) do
-    keys = for _ <- 1..@keys, do: World.draw(world)
+    # So many that they are of all users.
+    count = max(@least_keys, div(World.states(world), 10))
+    keys = for _ <- 1..count, do: World.draw(world)
     :persistent_term.put(__MODULE__, List.to_tuple(keys))
   end
 
@@ -128,7 +130,7 @@ defmodule ReadStates.Bench.Latency do
   defp limit(seconds) do
     began = now()
     count = in_process(fn -> closed_loop(&write/4, began + seconds * 1_000_000_000) end)
-    :ok = ReadStates.commit(__MODULE__)
+    :ok = World.commit(__MODULE__)
     div(count * 1_000_000_000, now() - began)
   end
 
@@ -209,8 +211,13 @@ defmodule ReadStates.Bench.Latency do
   # What it leaves on its heap goes with it.
   defp in_process(fun), do: Task.await(Task.async(fun), :infinity)
 
-  defp keys, do: :persistent_term.get(__MODULE__)
-  defp key(keys, i), do: elem(keys, rem(i, tuple_size(keys)))
+  # From anywhere, else those at the beginning would stay in memory.
+  defp keys do
+    keys = :persistent_term.get(__MODULE__)
+    {keys, :rand.uniform(tuple_size(keys))}
+  end
+
+  defp key({keys, from}, i), do: elem(keys, rem(from + i, tuple_size(keys)))
   defp now, do: System.monotonic_time(:nanosecond)
 
   # That there was something to disturb the callers.

@@ -87,6 +87,12 @@ defmodule ReadStates.Bench.World do
     end
   end
 
+  # Of very many read states the store may have so much to put into order at a time that a commit takes longer than an instance
+  # waits, and is tried again.
+  def commit(instance) do
+    with {:error, :store_unavailable} <- ReadStates.commit(instance), do: commit(instance)
+  end
+
   defp row(world, n, i), do: {{user(n), channel(world, n, i)}, message(), 0}
 
   # 60 bits, as those of today: bignums on the BEAM.
