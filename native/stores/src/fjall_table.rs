@@ -27,7 +27,7 @@ const MIB: u64 = 1024 * 1024;
 
 /// Blocks of files that were read.
 const CACHE: u64 = 16 * MIB;
-/// Writes that are in no file but the journal. Of such tables there are up to five
+/// Writes that are in no file but the journal. Of such tables there are up to four
 /// when writes come faster than they can be filed, and they are most of the memory
 /// fjall takes: all in, 85 MB under constant load, and 190 MB with its default of 64.
 /// Smaller ones are filed more often, and each time all reads wait while fjall syncs
@@ -41,10 +41,13 @@ const FILES: usize = 128;
 /// finished a merge.
 const WORKERS: usize = 3;
 
+/// Memtables that are full and in no file, at which a write waits. At four fjall lets no write end; one or two more may come of one
+/// that it lets begin.
+const UNFILED: usize = 2;
 /// Files of the first level, which have to be merged with each other, at which a write merges first. At 30 fjall lets no write
-/// end; up to five more come of what was written before.
+/// end; a few more come of the memtables.
 const UNMERGED: usize = 20;
-/// Until a write looks again whether somebody else has merged them.
+/// Until a write looks again.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// A key space of fjall.
@@ -205,11 +208,19 @@ impl Open {
         })
     }
 
-    /// Merges files until there are not too many. fjall's workers do so, but they are asked only when a file was written, and where
-    /// somebody is at it already there is nothing to do for who is asked. So if 30 files come during one merge, nobody
-    /// is asked any more, and all writes would wait for ever.
-    fn merge(&self) -> Result<(), fjall::Error> {
+    /// Waits until so much of what was written is filed and merged that fjall lets one more write end. It would wait for that
+    /// by itself, and in two cases for ever:
+    ///
+    /// - A worker that cannot file a memtable, for example on a full disk, does nothing any more.
+    /// - Its workers look for files to merge when one was written, and where somebody is at it already, they find that there is
+    ///   nothing to do. If 30 files come during one merge, nobody looks any more.
+    fn catch_up(&self) -> Result<(), fjall::Error> {
         let tree = &self.keyspace.tree;
+        while tree.sealed_memtable_count() >= UNFILED {
+            // An error if a worker has failed.
+            self.database.persist(PersistMode::Buffer)?;
+            sleep(PAUSE);
+        }
         while tree.l0_run_count() >= UNMERGED {
             // Whatever a snapshot may still read is kept: nobody but fjall knows of how old ones there are.
             let oldest_snapshot = 0;
@@ -228,7 +239,7 @@ impl Open {
         counters: usize,
         durable: bool,
     ) -> Result<(), fjall::Error> {
-        self.merge()?;
+        self.catch_up()?;
         let mode = if durable {
             PersistMode::SyncData
         } else {
@@ -441,6 +452,47 @@ mod tests {
         for number in 1..=WRITES {
             let next = writes.recv_timeout(Duration::from_secs(60));
             assert_eq!(next, Ok(number), "no write has ended for a minute");
+        }
+    }
+
+    #[test]
+    fn writes_end_with_an_error_when_what_is_written_cannot_be_filed_any_more() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("rows");
+        let open = Open::with_options(&path, || options().max_memtable_size(4_096)).unwrap();
+        let open = Arc::new(open);
+        let writer = open.clone();
+        let (done, writes) = mpsc::channel();
+        // As on a slow disk, until there are as many memtables as may be.
+        let filing = open.keyspace.tree.get_flush_lock();
+        thread::spawn(move || {
+            for number in 1.. {
+                let record = |user| {
+                    (
+                        Key::Record(Place::first(user)),
+                        Some(Record::deleted(number)),
+                    )
+                };
+                let changes = (0..200).map(record).collect();
+                let result = writer.write(&changes, number, 1, false);
+                let failed = result.is_err();
+                done.send(result).unwrap();
+                if failed {
+                    break;
+                }
+            }
+        });
+        while let Ok(result) = writes.recv_timeout(Duration::from_millis(500)) {
+            result.unwrap();
+        }
+        std::fs::remove_dir_all(path.join("keyspaces/1/tables")).unwrap();
+        drop(filing);
+        loop {
+            match writes.recv_timeout(Duration::from_secs(60)) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => break assert!(matches!(error, fjall::Error::Poisoned)),
+                Err(_) => panic!("no write has ended for a minute"),
+            }
         }
     }
 
