@@ -89,8 +89,9 @@ defmodule ReadStates.Bench.World do
 
   # Of very many read states the store may have so much to put into order at a time that a commit takes longer than an instance
   # waits, and is tried again.
-  def commit(instance) do
-    with {:error, :store_unavailable} <- ReadStates.commit(instance), do: commit(instance)
+  def commit(instance, tries \\ 20) do
+    with {:error, :store_unavailable} when tries > 1 <- ReadStates.commit(instance),
+         do: commit(instance, tries - 1)
   end
 
   defp row(world, n, i), do: {{user(n), channel(world, n, i)}, message(), 0}

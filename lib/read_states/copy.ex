@@ -58,7 +58,8 @@ defmodule ReadStates.Copy do
   - `:resume` (path of a file, by default none) - where it is noted how far the copy is. If the file is there, of a copy
     between the same stores, the copy goes on from there. It is removed at the end;
   - `:merge` (boolean, by default `false`) - whether other stores are copied to `to` as well, or instances write to it. Then
-    at the end `to` must have every row of `from`, as it is or newer, and what else it has is not looked at;
+    at the end `to` must have every row of `from`, as it is or newer, and what else it has is not looked at. What `from` still has
+    and somebody else deleted is back if nobody remembers the delete; the guide [Moving to another store](moving.md) says more;
   - `:on_progress` (function of two arguments) - called with how many of how many entries have been dealt with.
 
   Returns `{:ok, figures}`: `rows`, `deletes` and `users` that `from` has; and, but for `:merge`, `sha256`, the sum (in 256 bits)
@@ -92,7 +93,7 @@ defmodule ReadStates.Copy do
       with :ok <- check_journal(from) do
         with_store(:to, to, fn target ->
           if merge,
-            do: merge(source, target, checkpoint, opts),
+            do: merge(source, target, checkpoint, opts, fn -> [] end),
             else: equal(source, target, checkpoint, opts)
         end)
       end
@@ -196,20 +197,16 @@ defmodule ReadStates.Copy do
     checkpoint = checkpoint!(opts[:resume], options, options)
     source = %{which: :from, module: source, store: from, options: sealed}
     target = %{which: :to, module: target, store: to, options: sealed}
-    result = merge(source, target, checkpoint, opts)
-
-    case if(merge, do: [], else: extra_rows(source, target)) do
-      [] -> result
-      extra -> fail(:different, text_of(@nothing, extra))
-    end
+    extra = if merge, do: fn -> [] end, else: fn -> extra_rows(source, target) end
+    merge(source, target, checkpoint, opts, extra)
   catch
     {:copy, reason, text} -> {:error, {reason, text}}
   end
 
   defp progress(opts), do: Keyword.get(opts, :on_progress, fn _done, _all -> :ok end)
 
-  # The target must have every row, as it is or newer.
-  defp merge(source, target, checkpoint, opts) do
+  # The target must have every row, as it is or newer, and no `extra` rows.
+  defp merge(source, target, checkpoint, opts, extra) do
     {before, progress} = copy_all(source, target, checkpoint, progress(opts))
 
     found =
@@ -217,12 +214,12 @@ defmodule ReadStates.Copy do
       |> compare_all(target, :merge, &progress.(Digest.entries(before) + &1))
       |> Map.update!(:missing, &still_missing(&1, source, target))
 
-    case found do
-      %{missing: {0, _}, different: {0, _}} ->
+    case {found, extra.()} do
+      {%{missing: {0, _}, different: {0, _}}, []} ->
         {:ok, before |> Digest.figures() |> Keyword.delete(:sha256)}
 
-      found ->
-        fail(:different, text_of(found, []))
+      {found, extra} ->
+        fail(:different, text_of(found, extra))
     end
   end
 

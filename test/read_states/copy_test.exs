@@ -94,6 +94,15 @@ defmodule ReadStates.CopyTest do
     assert text =~ "to has 0 not at all, 1 newer and 1 with other values"
   end
 
+  test "what one of several Local stores deleted and another still has is back", context do
+    path = &Path.join(context.tmp_dir, &1)
+    [first, second, to] = for name <- ~w(first second to), do: {Local, path: path.(name)}
+    fill(first, [row(1, 1, 10)])
+    fill(second, [row(1, 1, 10), row(1, 2, 10), {:delete, 1, {0, 1}, 11}])
+    for from <- [first, second], do: assert({:ok, [_, _, _]} = Copy.copy(from, to, merge: true))
+    assert rows(entries(to)) == [row(1, 1, 10), row(1, 2, 10)]
+  end
+
   test "counters are compared too", %{from: from, to: to} do
     fill(from, [row(1, 1, 10, counters: [1])])
     fill(to, [row(1, 1, 10, counters: [2])])

@@ -4,20 +4,21 @@ defmodule ReadStates.Eventually do
   @pause 10
   @patience 30_000
 
-  @doc "Calls `fun` until it returns neither nil nor false, and returns that; fails after 30 seconds."
-  def eventually(fun), do: eventually(fun, System.monotonic_time(:millisecond) + @patience)
+  @doc "Calls `fun` until it returns neither nil nor false, and returns that; fails after `patience` milliseconds."
+  def eventually(fun, patience \\ @patience),
+    do: until(fun, patience, System.monotonic_time(:millisecond) + patience)
 
-  defp eventually(fun, deadline) do
+  defp until(fun, patience, deadline) do
     cond do
       value = fun.() ->
         value
 
       System.monotonic_time(:millisecond) > deadline ->
-        ExUnit.Assertions.flunk("this did not happen within 30 seconds: #{inspect(fun)}")
+        ExUnit.Assertions.flunk("this did not happen within #{patience} ms: #{inspect(fun)}")
 
       true ->
         Process.sleep(@pause)
-        eventually(fun, deadline)
+        until(fun, patience, deadline)
     end
   end
 end

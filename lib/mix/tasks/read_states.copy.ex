@@ -33,7 +33,7 @@ defmodule Mix.Tasks.ReadStates.Copy do
     * `--from STORE`, `--to STORE` - required.
     * `--counters NAME,...` - the counters, as the instance has them, by default `mention_count`.
     * `--merge` - other stores are copied to the second one as well: at the end it must have every row of the first, as it is or newer, and
-      what else it has is not looked at.
+      what else it has is not looked at. The guide says what then comes of deletes.
     * `--resume FILE` - where to note how far the copy is. If FILE is there, it goes on from there; at the end FILE is removed.
 
   ## Output
@@ -43,7 +43,7 @@ defmodule Mix.Tasks.ReadStates.Copy do
   | name | value |
   |---|---|
   | `rows`, `deletes`, `users` | what was read from the first store: read states, deletes that it remembers, and users |
-  | `sha256` | but for `--merge`: digest of the rows, of both stores the same, for otherwise the copy has failed |
+  | `sha256` | digest of the rows: of both stores the same, for otherwise the copy has failed. Not with `--merge` |
   | `seconds` | time of all of it |
 
   An error ends it with exit code 1, also when the stores differ at the end: something was written to them meanwhile.

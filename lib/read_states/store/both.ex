@@ -48,7 +48,7 @@ defmodule ReadStates.Store.Both do
   again at any time.
 
   Options: `:merge`, where several instances move to the same store, `:resume` and `:on_progress` of `ReadStates.Copy.copy/3`. With `merge: true`
-  what else the second store has is not looked at.
+  what else the second store has is not looked at. The guide [Moving to another store](moving.md) says what then comes of deletes.
 
   Raises `ArgumentError` if there is no such instance, or its store is another one, or an option is wrong.
   """

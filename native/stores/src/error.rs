@@ -78,7 +78,7 @@ impl StoreError {
             }
             fjall::Error::Locked => StoreError::InUse(path.to_owned()),
             fjall::Error::Poisoned => {
-                let text = "an earlier write failed, and the files could not be opened again";
+                let text = "a write or a merge of files failed, and they could not be opened again and written to";
                 StoreError::Io(path.to_owned(), std::io::Error::other(text))
             }
             error => StoreError::Damaged(path.to_owned(), error.to_string()),

@@ -49,6 +49,9 @@ const UNFILED: usize = 2;
 const UNMERGED: usize = 20;
 /// Until a write looks again.
 const PAUSE: Duration = Duration::from_millis(10);
+/// How long a write waits for the one before it: less than an instance waits for a commit, so that those who wait do not take all
+/// threads that the loads need too.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A key space of fjall.
 pub struct FjallTable {
@@ -144,6 +147,13 @@ impl FjallTable {
         })
     }
 
+    /// Another write has been waiting for long.
+    fn behind(&self) -> StoreError {
+        let why = "the files of earlier writes are still being merged";
+        let error = std::io::Error::new(std::io::ErrorKind::TimedOut, why);
+        StoreError::Io(self.path.clone(), error)
+    }
+
     fn unknown(&self, what: &[u8]) -> StoreError {
         StoreError::Damaged(self.path.clone(), format!("unknown entry {what:?}"))
     }
@@ -216,20 +226,21 @@ impl Open {
     ///   nothing to do. If 30 files come during one merge, nobody looks any more.
     fn catch_up(&self) -> Result<(), fjall::Error> {
         let tree = &self.keyspace.tree;
-        while tree.sealed_memtable_count() >= UNFILED {
+        loop {
             // An error if a worker has failed.
             self.database.persist(PersistMode::Buffer)?;
+            let unmerged = tree.l0_run_count() >= UNMERGED;
+            if unmerged {
+                let oldest_snapshot = &self.database.supervisor.snapshot_tracker;
+                tree.compact(
+                    Arc::new(Leveled::default()),
+                    oldest_snapshot.get_seqno_safe_to_gc(),
+                )?;
+            } else if tree.sealed_memtable_count() < UNFILED {
+                return Ok(());
+            }
             sleep(PAUSE);
         }
-        while tree.l0_run_count() >= UNMERGED {
-            // Whatever a snapshot may still read is kept: nobody but fjall knows of how old ones there are.
-            let oldest_snapshot = 0;
-            tree.compact(Arc::new(Leveled::default()), oldest_snapshot)?;
-            if tree.l0_run_count() >= UNMERGED {
-                sleep(PAUSE);
-            }
-        }
-        Ok(())
     }
 
     fn write(
@@ -239,7 +250,6 @@ impl Open {
         counters: usize,
         durable: bool,
     ) -> Result<(), fjall::Error> {
-        self.catch_up()?;
         let mode = if durable {
             PersistMode::SyncData
         } else {
@@ -337,7 +347,16 @@ impl Table for FjallTable {
 
     fn write(&self, changes: Changes, durable: bool) -> Result<(), StoreError> {
         self.contained(|| {
-            let mut writes = self.writes.lock();
+            let writes = self.writes.try_lock_for(PATIENCE);
+            let mut writes = writes.ok_or_else(|| self.behind())?;
+            let ready = self.open.read().as_ref().map(Open::catch_up);
+            if let Some(Err(error)) = ready
+                && !matches!(error, fjall::Error::Poisoned)
+            {
+                // Files that a merge has begun are removed when the others are opened.
+                self.reopen(&mut writes)?;
+                return Err(self.error(error));
+            }
             let write =
                 |open: &Open, last: u64| open.write(&changes, last + 1, self.counters, durable);
             let attempt = self
@@ -348,7 +367,10 @@ impl Table for FjallTable {
             match attempt {
                 None | Some(Err(fjall::Error::Poisoned)) => {
                     self.reopen(&mut writes)?;
-                    self.with(|open| write(open, writes.last))?;
+                    self.with(|open| {
+                        open.catch_up()?;
+                        write(open, writes.last)
+                    })?;
                 }
                 Some(result) => result.map_err(|error| self.error(error))?,
             }
@@ -379,7 +401,9 @@ impl fmt::Debug for FjallTable {
 mod tests {
     use super::*;
     use crate::key::Place;
+    use std::fs::File;
     use std::ops::Bound;
+    use std::os::unix::fs::FileExt;
     use std::sync::mpsc;
     use std::thread;
 
@@ -426,9 +450,33 @@ mod tests {
         assert_eq!(table.damaged.get(), Some(&Some(file)));
     }
 
+    /// Carries out writes on another thread, until one fails; the results come one by one.
+    fn write_on(open: Arc<Open>, count: u64) -> mpsc::Receiver<Result<(), fjall::Error>> {
+        let (done, results) = mpsc::channel();
+        thread::spawn(move || {
+            for number in 1..=count {
+                let record = |user| {
+                    let key = Key::Record(Place::first(user * count + number));
+                    (key, Some(Record::deleted(number)))
+                };
+                let changes = (0..200).map(record).collect();
+                let result = open
+                    .catch_up()
+                    .and_then(|()| open.write(&changes, number, 1, false));
+                let failed = result.is_err();
+                done.send(result).unwrap();
+                if failed {
+                    break;
+                }
+            }
+        });
+        results
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
     #[test]
     fn writes_go_on_where_nobody_else_merges_what_they_leave() {
-        const WRITES: u64 = 200;
         let root = tempfile::tempdir().unwrap();
         // A file for each few writes, and workers who find that there is nothing to merge yet, as they do while somebody merges.
         let options = || {
@@ -437,62 +485,78 @@ mod tests {
                 .compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(200)))
         };
         let open = Open::with_options(&root.path().join("rows"), options).unwrap();
-        let (done, writes) = mpsc::channel();
-        thread::spawn(move || {
-            for number in 1..=WRITES {
-                let record = |user| {
-                    let key = Key::Record(Place::first(user * WRITES + number));
-                    (key, Some(Record::deleted(number)))
-                };
-                let changes = (0..200).map(record).collect();
-                open.write(&changes, number, 1, false).unwrap();
-                done.send(number).unwrap();
-            }
-        });
-        for number in 1..=WRITES {
-            let next = writes.recv_timeout(Duration::from_secs(60));
-            assert_eq!(next, Ok(number), "no write has ended for a minute");
+        let results = write_on(Arc::new(open), 200);
+        for _ in 0..200 {
+            let result = results.recv_timeout(LONG);
+            result.expect("a write ends within a minute").unwrap();
         }
     }
 
     #[test]
-    fn writes_end_with_an_error_when_what_is_written_cannot_be_filed_any_more() {
+    fn a_write_is_an_error_when_what_was_written_before_cannot_be_filed() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("rows");
-        let open = Open::with_options(&path, || options().max_memtable_size(4_096)).unwrap();
-        let open = Arc::new(open);
-        let writer = open.clone();
-        let (done, writes) = mpsc::channel();
-        // As on a slow disk, until there are as many memtables as may be.
+        let open = Arc::new(Open::new(&path).unwrap());
+        // As on a slow disk, or after a start with a full journal: as many memtables as there may be.
         let filing = open.keyspace.tree.get_flush_lock();
-        thread::spawn(move || {
-            for number in 1.. {
-                let record = |user| {
-                    (
-                        Key::Record(Place::first(user)),
-                        Some(Record::deleted(number)),
-                    )
-                };
-                let changes = (0..200).map(record).collect();
-                let result = writer.write(&changes, number, 1, false);
-                let failed = result.is_err();
-                done.send(result).unwrap();
-                if failed {
-                    break;
-                }
-            }
-        });
-        while let Ok(result) = writes.recv_timeout(Duration::from_millis(500)) {
-            result.unwrap();
+        for _ in 0..4 {
+            open.keyspace.insert(NUMBER, 0_u64.to_le_bytes()).unwrap();
+            open.keyspace.rotate_memtable().unwrap();
         }
+        let results = write_on(open.clone(), 1);
+        let waits = results.recv_timeout(Duration::from_millis(100));
+        assert!(waits.is_err(), "there is no room for it");
         std::fs::remove_dir_all(path.join("keyspaces/1/tables")).unwrap();
         drop(filing);
-        loop {
-            match writes.recv_timeout(Duration::from_secs(60)) {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => break assert!(matches!(error, fjall::Error::Poisoned)),
-                Err(_) => panic!("no write has ended for a minute"),
-            }
+        let result = results.recv_timeout(LONG);
+        let result = result.expect("a write ends within a minute");
+        assert!(matches!(result, Err(fjall::Error::Poisoned)), "{result:?}");
+    }
+
+    #[test]
+    fn a_merge_that_fails_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let counters = ["count".to_owned()];
+        let directory = Directory::open(root.path(), &counters).unwrap();
+        // Options stay those with which the files were made.
+        let options =
+            || options().compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(200)));
+        let made = directory.rows(|path| Open::with_options(path, options).map(drop));
+        made.unwrap();
+        let table = FjallTable::open(directory, 1).unwrap();
+        let changes = |number| {
+            let record = |user| {
+                let key = Key::Record(Place::first(user));
+                (key, Some(Record::deleted(number)))
+            };
+            (0..10_000).map(record).collect::<Changes>()
+        };
+        let unmerged = || {
+            table
+                .with(|open| Ok(open.keyspace.tree.l0_run_count()))
+                .unwrap()
+        };
+        while unmerged() < UNMERGED {
+            table.write(changes(1), true).unwrap();
+            let filed = table.with(|open| open.keyspace.rotate_memtable_and_wait());
+            filed.unwrap();
+        }
+        let tables = table.path.join("keyspaces/1/tables");
+        let files = || {
+            std::fs::read_dir(&tables)
+                .unwrap()
+                .map(|file| file.unwrap().path())
+        };
+        let mut all: Vec<_> = files().collect();
+        all.sort();
+        // Damage in the middle: a merge has written something by then.
+        let file = File::options().write(true).open(&all[0]).unwrap();
+        let middle = file.metadata().unwrap().len() / 2;
+        file.write_all_at(&[0xFF; 64], middle).unwrap();
+        for _ in 0..3 {
+            let error = table.write(changes(100), true).unwrap_err();
+            assert_eq!(error.reason(), "damaged");
+            assert!(files().count() <= all.len() + 1, "{:?}", files().count());
         }
     }
 

@@ -35,6 +35,19 @@ defmodule Mix.Tasks.ReadStates.CopyTest do
     assert {_, ""} = Float.parse(seconds)
   end
 
+  test "brings several stores into one with --merge, and then there is no digest of both", %{
+    from: from,
+    to: to
+  } do
+    fill(to, [:mention_count], [row(9, 1, 1)])
+    args = ["--from", "local:#{from}", "--to", "local:#{to}"]
+    assert refused(args) =~ "it has 1 that from has not"
+
+    assert ["rows 3", "deletes 0", "users 2", "seconds " <> _] =
+             capture_io(fn -> Copy.run(args ++ ["--merge"]) end)
+             |> String.split("\n", trim: true)
+  end
+
   test "takes a store as an instance is given it, and counters", %{tmp_dir: dir, to: to} do
     from = Path.join(dir, "two")
     fill(from, [:a, :b], [row(1, 2, 3, counters: [1, 2])])

@@ -77,7 +77,7 @@ defmodule ReadStates.Store.Cassandra.DatacentresTest do
     :ok = Cassandra.close(store)
   end
 
-  test "one that hangs holds up nothing in the other, and has everything when it is back",
+  test "one that hangs costs no error in the other, and has everything when it is back",
        %{opts: opts, tmp_dir: tmp_dir} do
     instance = [
       name: __MODULE__,
@@ -109,8 +109,8 @@ defmodule ReadStates.Store.Cassandra.DatacentresTest do
     stop_supervised!({ReadStates, __MODULE__})
     Services.run(["cont", "cassandra-2dc/1"])
 
-    # By what the node in the west has kept for it.
-    eventually(fn -> loaded("east", opts, users) == loaded("west", opts, users) end)
+    # By what the node in the west has kept for it. It takes a moment until each knows again that the other is there.
+    eventually(fn -> same?(opts, users) end, 300_000)
     instance = Keyword.drop(instance, [:capacity, :journal])
     start_supervised!({ReadStates, store.("east") ++ instance})
     assert read(__MODULE__, users) == written
@@ -128,10 +128,18 @@ defmodule ReadStates.Store.Cassandra.DatacentresTest do
     Enum.sum(for [driver, count] <- rows, driver != nil, do: CQL.integer(count))
   end
 
+  defp same?(opts, users) do
+    with {:ok, west} <- loaded("west", opts, users),
+         {:ok, east} <- loaded("east", opts, users),
+         do: west == east,
+         else: (_error -> false)
+  end
+
   defp loaded(datacentre, opts, users) do
-    {:ok, store, _floor} = Cassandra.open(in_datacentre(opts, datacentre), @context)
-    {:ok, batch, nil} = Cassandra.load(store, users, nil)
-    :ok = Cassandra.close(store)
-    batch |> Enum.to_list() |> Enum.sort()
+    with {:ok, store, _floor} <- Cassandra.open(in_datacentre(opts, datacentre), @context) do
+      loaded = Cassandra.load(store, users, nil)
+      :ok = Cassandra.close(store)
+      with {:ok, batch, nil} <- loaded, do: {:ok, batch |> Enum.to_list() |> Enum.sort()}
+    end
   end
 end
