@@ -4,6 +4,9 @@ defmodule ReadStates.CQL do
   after the other on one connection, at consistency ONE.
   """
 
+  # An application of OTP that the tests start themselves.
+  @compile {:no_warn_undefined, :ssl}
+
   @startup 1
   @query 7
   @auth_response 15

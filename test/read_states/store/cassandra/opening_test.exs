@@ -29,7 +29,7 @@ defmodule ReadStates.Store.Cassandra.OpeningTest do
           {:consistency, [read: :quorum], "consistency must be one of"},
           {:datacentre, :dc1, "datacentre must be the name of one, a string, got: :dc1"},
           {:user, "a", "user and password must be given together"},
-          {:password, 'not-to-be-seen', ~r/^password must be a string$/},
+          {:password, ~c"not-to-be-seen", ~r/^password must be a string$/},
           {:tls, :yes, "tls must be a keyword list, got: :yes"},
           {:tls, [cafile: "a"], "tls must be one of [:cacertfile"},
           {:tls, [cacertfile: 1], "tls[:cacertfile] must be the path of a PEM file, got: 1"},
