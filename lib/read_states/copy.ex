@@ -93,7 +93,7 @@ defmodule ReadStates.Copy do
       with :ok <- check_journal(from) do
         with_store(:to, to, fn target ->
           if merge,
-            do: merge(source, target, checkpoint, opts, fn -> [] end),
+            do: merge(source, target, checkpoint, opts),
             else: equal(source, target, checkpoint, opts)
         end)
       end
@@ -193,20 +193,19 @@ defmodule ReadStates.Copy do
   @doc false
   # Of an instance that goes on, between its two stores, which are open: see `ReadStates.Store.Both`.
   def copy_live({source, from}, {target, to}, %{store: {_module, sealed}} = options, opts) do
-    merge = merge!(opts)
+    merge!(opts)
     checkpoint = checkpoint!(opts[:resume], options, options)
     source = %{which: :from, module: source, store: from, options: sealed}
     target = %{which: :to, module: target, store: to, options: sealed}
-    extra = if merge, do: fn -> [] end, else: fn -> extra_rows(source, target) end
-    merge(source, target, checkpoint, opts, extra)
+    merge(source, target, checkpoint, opts)
   catch
     {:copy, reason, text} -> {:error, {reason, text}}
   end
 
   defp progress(opts), do: Keyword.get(opts, :on_progress, fn _done, _all -> :ok end)
 
-  # The target must have every row, as it is or newer, and no `extra` rows.
-  defp merge(source, target, checkpoint, opts, extra) do
+  # The target must have every row, as it is or newer, and no others, unless it gets those of other stores too.
+  defp merge(source, target, checkpoint, opts) do
     {before, progress} = copy_all(source, target, checkpoint, progress(opts))
 
     found =
@@ -214,7 +213,9 @@ defmodule ReadStates.Copy do
       |> compare_all(target, :merge, &progress.(Digest.entries(before) + &1))
       |> Map.update!(:missing, &still_missing(&1, source, target))
 
-    case {found, extra.()} do
+    extra = if opts[:merge], do: [], else: extra_rows(source, target)
+
+    case {found, extra} do
       {%{missing: {0, _}, different: {0, _}}, []} ->
         {:ok, before |> Digest.figures() |> Keyword.delete(:sha256)}
 

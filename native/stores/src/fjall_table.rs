@@ -229,8 +229,7 @@ impl Open {
         loop {
             // An error if a worker has failed.
             self.database.persist(PersistMode::Buffer)?;
-            let unmerged = tree.l0_run_count() >= UNMERGED;
-            if unmerged {
+            if tree.l0_run_count() >= UNMERGED {
                 let oldest_snapshot = &self.database.supervisor.snapshot_tracker;
                 tree.compact(
                     Arc::new(Leveled::default()),

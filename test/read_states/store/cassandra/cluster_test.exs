@@ -4,7 +4,7 @@ defmodule ReadStates.Store.Cassandra.ClusterTest do
 
   import ReadStates.InstanceCase, only: [read: 2, stored: 1]
 
-  alias ReadStates.{Batch, CQL, Model, Services, StoreContract, TelemetryStandIn}
+  alias ReadStates.{Batch, CassandraCase, CQL, Model, Services, StoreContract, TelemetryStandIn}
   alias ReadStates.Store.Cassandra
 
   @compile {:no_warn_undefined, :telemetry}
@@ -25,7 +25,7 @@ defmodule ReadStates.Store.Cassandra.ClusterTest do
     opts = [contact_points: points, keyspace: @keyspace, table: "cluster", replication_factor: 3]
     :ok = Cassandra.set_up(opts ++ [timeout: 30_000])
     cql = CQL.connect!(hd(points))
-    for table <- ~w(cluster cluster_notes), do: CQL.run!(cql, "TRUNCATE #{@keyspace}.#{table}")
+    CassandraCase.empty!(cql, opts)
     CQL.close(cql)
 
     if TelemetryStandIn.install(), do: on_exit(&TelemetryStandIn.remove/0)
@@ -86,10 +86,7 @@ defmodule ReadStates.Store.Cassandra.ClusterTest do
     opts = Keyword.merge(opts, keyspace: "read_states_test_1", replication_factor: 1)
     :ok = Cassandra.set_up(opts ++ [timeout: 30_000])
     cql = CQL.connect!(hd(opts[:contact_points]))
-
-    for table <- ~w(cluster cluster_notes),
-        do: CQL.run!(cql, "TRUNCATE read_states_test_1.#{table}")
-
+    CassandraCase.empty!(cql, opts)
     CQL.close(cql)
     {:ok, store, _floor} = Cassandra.open(opts, %{name: __MODULE__, counters: [:mention_count]})
     on_exit(fn -> Services.run(["start", "cassandra-3/2"]) end)

@@ -5,7 +5,7 @@ defmodule ReadStates.Store.Cassandra.DatacentresTest do
   import ReadStates.Eventually
   import ReadStates.InstanceCase, only: [read: 2]
 
-  alias ReadStates.{Batch, CQL, Services, StoreContract}
+  alias ReadStates.{Batch, CassandraCase, CQL, Services, StoreContract}
   alias ReadStates.Store.Cassandra
 
   @moduletag :cassandra_2dc
@@ -29,9 +29,7 @@ defmodule ReadStates.Store.Cassandra.DatacentresTest do
     :ok = Cassandra.set_up(opts ++ [timeout: 30_000])
     cql = CQL.connect!(hd(points))
 
-    for suffix <- ["", "_notes"],
-        do: CQL.run!(cql, "TRUNCATE #{@keyspace}.datacentres#{suffix}")
-
+    CassandraCase.empty!(cql, opts)
     CQL.close(cql)
     [opts: opts, points: points]
   end
