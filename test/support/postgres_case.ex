@@ -9,6 +9,8 @@ defmodule ReadStates.PostgresCase do
   alias ReadStates.Services
   alias ReadStates.Store.Postgres
 
+  @psql ["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "-v", "ON_ERROR_STOP=1"]
+
   setup context do
     [opts: emptied!(context.module)]
   end
@@ -34,8 +36,19 @@ defmodule ReadStates.PostgresCase do
 
   @doc "Runs statements with psql, and returns what they print, without ornaments."
   def sql!(statements, url \\ url()) do
-    psql = ["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "-v", "ON_ERROR_STOP=1"]
-    {said, status} = System.cmd("psql", psql ++ ["-c", statements, url], stderr_to_stdout: true)
+    {said, status} = System.cmd("psql", @psql ++ ["-c", statements, url], stderr_to_stdout: true)
     if status == 0, do: String.trim(said), else: raise("psql: #{said}")
+  end
+
+  @doc "Calls `fun` while a transaction of somebody else holds the table of a store: nobody can write into it."
+  def locked(opts, fun) do
+    psql = System.find_executable("psql")
+    port = Port.open({:spawn_executable, psql}, [:binary, line: 100, args: @psql ++ [url()]])
+    Port.command(port, "BEGIN; LOCK TABLE #{opts[:table]}; SELECT 'locked';\n")
+    receive do: ({^port, {:data, {:eol, "locked"}}} -> :ok)
+    result = fun.()
+    # It reads no more, and ends its transaction.
+    Port.close(port)
+    result
   end
 end

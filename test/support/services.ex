@@ -57,6 +57,14 @@ defmodule ReadStates.Services do
     if status == 0, do: said, else: raise("script/services #{Enum.join(args, " ")}:\n#{said}")
   end
 
+  @doc "Calls `fun` while a server is paused: it keeps its connections, and answers nobody."
+  def paused(service, fun) do
+    run(["pause", service])
+    fun.()
+  after
+    run(["cont", service])
+  end
+
   defp folder(service) do
     Path.join(System.get_env("READ_STATES_SERVICES", "target/services"), service)
   end

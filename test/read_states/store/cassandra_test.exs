@@ -5,7 +5,7 @@ defmodule ReadStates.Store.CassandraTest do
 
   use ReadStates.StoreContract, store: ReadStates.Store.Cassandra, opts: & &1.opts
 
-  alias ReadStates.{CQL, RemoteContract}
+  alias ReadStates.{CQL, RemoteContract, Services}
   alias ReadStates.Store.Cassandra
 
   # The rows on the server: {channel, bytes of the state, its time stamp}.
@@ -119,18 +119,24 @@ defmodule ReadStates.Store.CassandraTest do
     end
 
     test "is refused while too many are under way, and not afterwards", %{store: store} do
-      batch = Enum.map(1..2_000, &row(&1, 1, 1))
-      calls = for _ <- 1..200, do: Task.async(fn -> commit(store, batch) end)
-      results = Task.await_many(calls, 120_000)
-      assert Enum.uniq(results) -- [:ok, {:error, :busy}] == []
-      assert Enum.count(results, &(&1 == :ok)) >= 64
-      assert {:error, :busy} in results
-      assert commit(store, batch) == :ok
+      batch = Batch.new(Enum.map(1..2_000, &row(&1, 1, 1)), 1)
+      test = self()
+
+      Services.paused("cassandra", fn ->
+        for _ <- 1..200,
+            do: spawn_link(fn -> send(test, {:result, Cassandra.commit(store, batch)}) end)
+
+        for _ <- 1..(200 - 64), do: assert_receive({:result, {:error, :busy}}, 20_000)
+        refute_received {:result, _other}
+      end)
+
+      for _ <- 1..64, do: assert_receive({:result, :ok}, 60_000)
+      assert Cassandra.commit(store, batch) == :ok
       assert length(scan(store)) == 2_000
     end
 
     test "holds no scheduler", %{store: store} do
-      RemoteContract.holds_no_scheduler(Cassandra, store)
+      RemoteContract.holds_no_scheduler(Cassandra, store, &Services.paused("cassandra", &1))
     end
   end
 end

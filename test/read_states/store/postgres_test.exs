@@ -5,7 +5,7 @@ defmodule ReadStates.Store.PostgresTest do
 
   use ReadStates.StoreContract, store: ReadStates.Store.Postgres, opts: & &1.opts
 
-  import ReadStates.PostgresCase, only: [sql!: 1]
+  import ReadStates.PostgresCase, only: [locked: 2, sql!: 1]
 
   alias ReadStates.RemoteContract
   alias ReadStates.Store.Postgres
@@ -94,8 +94,8 @@ defmodule ReadStates.Store.PostgresTest do
     assert entries < 65_000
   end
 
-  test "a call holds no scheduler", %{store: store} do
-    RemoteContract.holds_no_scheduler(Postgres, store)
+  test "a call holds no scheduler", %{store: store, opts: opts} do
+    RemoteContract.holds_no_scheduler(Postgres, store, &locked(opts, &1))
   end
 
   # Scans of the whole table, and entries of its index that were read.
