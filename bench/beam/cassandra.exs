@@ -2,7 +2,8 @@
 #
 #     MIX_ENV=test mix run bench/beam/cassandra.exs [--users N] [--rounds N] [--output FILE]
 
-for file <- ~w(world measurement table database), do: Code.require_file("#{file}.ex", __DIR__)
+for file <- ~w(timing world measurement table cores bare storm database),
+    do: Code.require_file("#{file}.ex", __DIR__)
 
 alias ReadStates.{CQL, Services}
 
@@ -24,6 +25,7 @@ ReadStates.Bench.Database.run(
         timeout: 20_000
       ],
     args: [point, "#{keyspace}.bare"],
+    server: Services.pid("cassandra"),
     env: [],
     by: [64, 128, 256],
     label: &"#{&1} at once",

@@ -3,11 +3,13 @@
 #
 #     mix run bench/beam/journal.exs [--states N] [--seconds S] [--output FILE]
 
-for file <- ~w(world measurement table discarding_store),
+for file <- ~w(timing world measurement table discarding_store),
     do: Code.require_file("#{file}.ex", __DIR__)
 
 defmodule ReadStates.Bench.Journal do
   @moduledoc false
+
+  import ReadStates.Bench.Timing, only: [median: 1]
 
   alias ReadStates.Bench.{DiscardingStore, Measurement, Table, World}
   alias ReadStates.Native
@@ -228,8 +230,6 @@ defmodule ReadStates.Bench.Journal do
       operations
     end
   end
-
-  defp median(values), do: Enum.at(Enum.sort(values), div(length(values), 2))
 
   defp report(world, output, work, subject, metric, value, base) do
     ratio = if base, do: Table.ratio(value, base), else: ""

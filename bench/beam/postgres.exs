@@ -2,9 +2,10 @@
 #
 #     MIX_ENV=test mix run bench/beam/postgres.exs [--users N] [--rounds N] [--output FILE]
 
-for file <- ~w(world measurement table database), do: Code.require_file("#{file}.ex", __DIR__)
+for file <- ~w(timing world measurement table cores bare storm database),
+    do: Code.require_file("#{file}.ex", __DIR__)
 
-alias ReadStates.PostgresCase
+alias ReadStates.{PostgresCase, Services}
 
 schema = "read_states_bench"
 url = PostgresCase.url()
@@ -16,6 +17,7 @@ ReadStates.Bench.Database.run(
     module: ReadStates.Store.Postgres,
     options: &[url: url, schema: schema, table: &1],
     args: ["#{schema}.bare"],
+    server: Services.pid("postgres"),
     env: [DATABASE_URL: url],
     # 0 stands for COPY into a table beside, from there in one statement.
     by: [1_000, 10_000, 0],

@@ -13,16 +13,22 @@ defmodule ReadStates.Loader do
   alias ReadStates.{Batch, Instance, Native, Restart, StoreCalls, Suspects, Telemetry}
 
   @most_users 256
-  # One of them at most for users nobody waits for, whose operations are to be committed: those
-  # somebody waits for find room beside it.
+  # Unless the store says `loads_at_once/0`. One of them at most for users nobody waits for, whose operations are to be committed:
+  # those somebody waits for find room beside it.
   @most_calls 2
   # A call to the store takes as long as it needs: readers who wait have deadlines of their own.
   @timeout 60_000
   @most_asked 1_000
   @tick 100
+  # Words of the heap that are kept when nobody waits.
+  @heap 100_000
 
   def start_link({name, partition}) do
-    GenServer.start_link(__MODULE__, {name, partition}, name: Instance.loader(name, partition))
+    GenServer.start_link(__MODULE__, {name, partition},
+      name: Instance.loader(name, partition),
+      # When everybody connects at once, each collection would copy all of their messages.
+      spawn_opt: [message_queue_data: :off_heap]
+    )
   end
 
   # Waits until the users are resident, which the engine has said they are not.
@@ -58,18 +64,27 @@ defmodule ReadStates.Loader do
     state = %{
       instance: instance,
       partition: partition,
-      calls: StoreCalls.new(instance, most: @most_calls, timeout: @timeout),
+      calls: StoreCalls.new(instance, most: most_calls(instance), timeout: @timeout),
       # Who is loaded alone, one at a time, and the loads of those whose turn comes after.
       suspects: %Suspects{},
       alone: StoreCalls.new(instance, most: 1, timeout: @timeout),
       next_alone: :queue.new(),
-      # The callers who wait, and by user which of them wait for him.
-      callers: %{},
+      # By user the callers who wait for him: `{from, deadline}`, or a reference to one in `callers` who waits for several.
       waiting: %{},
+      # `{from, how many users he still waits for, deadline}`
+      callers: %{},
       swept: now()
     }
 
     {:ok, state, {:continue, :load}}
+  end
+
+  defp most_calls(instance) do
+    {module, _store} = Instance.store(instance)
+
+    if function_exported?(module, :loads_at_once, 0),
+      do: module.loads_at_once(),
+      else: @most_calls
   end
 
   @impl true
@@ -266,25 +281,30 @@ defmodule ReadStates.Loader do
 
   defp log_failure(_state, _calls, _users, _reason), do: :ok
 
+  defp wait(state, [user], from, deadline), do: add_waiter(state, user, {from, deadline})
+
   defp wait(state, users, from, deadline) do
     caller = make_ref()
-    add = fn user, waiting -> Map.update(waiting, user, [caller], &[caller | &1]) end
     callers = Map.put(state.callers, caller, {from, length(users), deadline})
-    %{state | callers: callers, waiting: Enum.reduce(users, state.waiting, add)}
+    Enum.reduce(users, %{state | callers: callers}, &add_waiter(&2, &1, caller))
   end
 
-  # Those who waited for these users, and for nobody else any more, get their answer.
-  defp answer(state, users, answer) do
-    Enum.reduce(users, state, fn user, state ->
-      case Map.pop(state.waiting, user) do
-        {nil, _waiting} ->
-          state
+  defp add_waiter(%{waiting: waiting} = state, user, caller),
+    do: %{state | waiting: Map.update(waiting, user, [caller], &[caller | &1])}
 
-        {callers, waiting} ->
-          callers = Enum.reduce(callers, state.callers, &answer_caller(&1, &2, answer))
-          %{state | waiting: waiting, callers: callers}
+  # Those who waited for these users, and for nobody else any more, get their answer.
+  defp answer(%{waiting: waiting, callers: callers} = state, users, answer) do
+    callers =
+      for user <- users, caller <- Map.get(waiting, user, []), reduce: callers do
+        callers -> answer_caller(caller, callers, answer)
       end
-    end)
+
+    %{state | waiting: Map.drop(waiting, users), callers: callers}
+  end
+
+  defp answer_caller({from, _deadline}, callers, answer) do
+    GenServer.reply(from, answer)
+    callers
   end
 
   defp answer_caller(caller, callers, answer) do
@@ -304,28 +324,60 @@ defmodule ReadStates.Loader do
   # Once a second: forgets callers who have given up or died, and asks the engine again for users who
   # are in no load of this loader, which may have followed one that died.
   defp sweep(%{swept: swept} = state) do
-    if map_size(state.waiting) == 0 or now() - swept < 1_000 do
-      state
-    else
-      now = now()
+    now = now()
 
-      callers =
-        Map.filter(state.callers, fn {_caller, {{pid, _tag}, _rest, deadline}} ->
-          deadline > now and Process.alive?(pid)
-        end)
+    cond do
+      now - swept < 1_000 ->
+        state
 
-      waiting =
-        for {user, waiters} <- state.waiting,
-            waiters = Enum.filter(waiters, &is_map_key(callers, &1)),
-            waiters != [],
-            into: %{},
-            do: {user, waiters}
+      state.waiting == %{} ->
+        shrink()
+        %{state | swept: now}
 
-      users = Map.keys(waiting)
-      chunks = Enum.chunk_every(users, @most_asked)
-      absent = Enum.flat_map(chunks, &Native.absent(state.instance.engine, &1))
-      resident = users -- absent
-      answer(%{state | callers: callers, waiting: waiting, swept: now}, resident, :ok)
+      true ->
+        state = forget(state, now)
+        users = Map.keys(state.waiting)
+        resident = users |> Enum.chunk_every(@most_asked) |> Enum.flat_map(&resident(state, &1))
+        answer(%{state | swept: now}, resident, :ok)
     end
+  end
+
+  # As long as very many wait, nearly all of them have just come and go on waiting: their lists are left as they are.
+  defp forget(%{waiting: waiting} = state, now) do
+    callers =
+      Map.filter(state.callers, fn {_caller, {from, _rest, deadline}} ->
+        waits?(from, deadline, now)
+      end)
+
+    waits? = fn
+      {from, deadline} -> waits?(from, deadline, now)
+      caller -> is_map_key(callers, caller)
+    end
+
+    waiting =
+      for {user, waiters} <- waiting, not Enum.all?(waiters, waits?), reduce: waiting do
+        waiting ->
+          case Enum.filter(waiters, waits?) do
+            [] -> Map.delete(waiting, user)
+            waiters -> %{waiting | user => waiters}
+          end
+      end
+
+    %{state | waiting: waiting, callers: callers}
+  end
+
+  defp waits?({pid, _tag}, deadline, now), do: deadline > now and Process.alive?(pid)
+
+  defp resident(state, users) do
+    case Native.absent(state.instance.engine, users) do
+      ^users -> []
+      absent -> users -- absent
+    end
+  end
+
+  # What is left of very many who waited is some ten megabytes, which nothing would free until as much has come again.
+  defp shrink do
+    {:total_heap_size, words} = Process.info(self(), :total_heap_size)
+    if words > @heap, do: :erlang.garbage_collect()
   end
 end

@@ -3,6 +3,17 @@ defmodule ReadStates.LoadingTest do
 
   alias ReadStates.{Batch, Instance}
 
+  defmodule WideStore do
+    # One that is slow, and not busy.
+    @behaviour ReadStates.Store
+    defdelegate open(opts, context), to: FaultyStore
+    defdelegate load(store, users, cursor), to: FaultyStore
+    defdelegate commit(store, batch), to: FaultyStore
+    defdelegate scan(store, cursor), to: FaultyStore
+    defdelegate close(store), to: FaultyStore
+    def loads_at_once, do: 4
+  end
+
   setup %{name: name} do
     faults = start_faults!()
     store = faulty(faults)
@@ -283,7 +294,8 @@ defmodule ReadStates.LoadingTest do
     for partition <- 0..(Instance.partitions() - 1), reduce: {0, 0} do
       {callers, users} ->
         state = :sys.get_state(Instance.loader(name, partition), :infinity)
-        {callers + map_size(state.callers), users + map_size(state.waiting)}
+        alone = for {_user, waiters} <- state.waiting, {_from, _deadline} <- waiters, do: :one
+        {callers + length(alone) + map_size(state.callers), users + map_size(state.waiting)}
     end
   end
 
@@ -474,6 +486,54 @@ defmodule ReadStates.LoadingTest do
       eventually(fn -> ReadStates.commit(name) == :ok end)
       assert suspects(name) == 0
     end
+  end
+
+  for {module, calls} <- [{FaultyStore, 4}, {WideStore, 8}] do
+    test "#{calls} loads are under way at a time with #{inspect(module)}", context do
+      %{name: name, faults: faults} = context
+      {_module, opts} = faulty(faults)
+      start!(name, store: {unquote(module), opts})
+      FaultyStore.set(faults, :load, :hang)
+      loads = for user <- 1..5_000, do: Task.async(fn -> ReadStates.load(name, [user]) end)
+      eventually(fn -> length(FaultyStore.calls(faults, :load)) == unquote(calls) end)
+      eventually(fn -> ReadStates.stats(name).load_queue > 2_000 end)
+      assert length(FaultyStore.calls(faults, :load)) == unquote(calls)
+      FaultyStore.set(faults, :load, nil)
+      assert loads |> Task.await_many(:infinity) |> Enum.uniq() == [:ok]
+    end
+  end
+
+  test "users are answered who have come together, and alone, and twice", context do
+    %{name: name, faults: faults, opts: opts} = context
+    start!(name, opts)
+    FaultyStore.set(faults, :load, :hang)
+
+    lists =
+      for(user <- 1..100, do: [user]) ++ for(user <- 1..99, do: [user, user + 1]) ++ [[1, 1]]
+
+    loads = for users <- lists ++ lists, do: Task.async(fn -> ReadStates.load(name, users) end)
+    await_hanging(faults)
+    # Those who have died, and those who wait beside them.
+    {dead, alive} = Enum.split(Enum.shuffle(loads), 50)
+    for load <- dead, do: Task.shutdown(load, :brutal_kill)
+    eventually(fn -> elem(waiting(name), 0) == length(alive) end)
+    FaultyStore.set(faults, :load, nil)
+    assert alive |> Task.await_many(:infinity) |> Enum.uniq() == [:ok]
+
+    assert waiting(name) == {0, 0}
+  end
+
+  test "what the lists of very many who waited took is given back", context do
+    %{name: name, faults: faults, opts: opts} = context
+    start!(name, opts)
+    loaders = for partition <- 0..1, do: Process.whereis(Instance.loader(name, partition))
+    memory = fn -> loaders |> Enum.map(&elem(Process.info(&1, :memory), 1)) |> Enum.sum() end
+    FaultyStore.set(faults, :load, :hang)
+    loads = for user <- 1..40_000, do: Task.async(fn -> ReadStates.load(name, [user]) end)
+    eventually(fn -> memory.() > 10_000_000 end)
+    FaultyStore.set(faults, :load, nil)
+    assert loads |> Task.await_many(:infinity) |> Enum.uniq() == [:ok]
+    eventually(fn -> memory.() < 1_000_000 end)
   end
 
   test "past 100,000 users who wait, reads are refused, and writes are not", context do

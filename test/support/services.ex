@@ -33,10 +33,21 @@ defmodule ReadStates.Services do
   # Looked at without the script, which would take a while each time.
   defp running?(service) do
     Enum.all?(nodes(service), fn node ->
-      with {:ok, pid} <- File.read(Path.join([folder(service), node, "pid"])),
-           do: File.exists?("/proc/#{String.trim(pid)}"),
+      with {:ok, pid} <- pid(service, node),
+           do: File.exists?("/proc/#{pid}"),
            else: (_none -> false)
     end)
+  end
+
+  @doc "The id of the process of a service that runs and has one node."
+  def pid(service) do
+    {:ok, pid} = pid(service, "")
+    pid
+  end
+
+  defp pid(service, node) do
+    with {:ok, pid} <- File.read(Path.join([folder(service), node, "pid"])),
+         do: {:ok, String.trim(pid)}
   end
 
   defp nodes("cassandra-3"), do: ["1", "2", "3"]

@@ -108,6 +108,10 @@ defmodule ReadStates.Store.Cassandra do
   @impl true
   def close(store), do: Remote.close(Native, store)
 
+  # A load is many small requests, each of which takes its time, and holds no thread meanwhile.
+  @doc false
+  def loads_at_once, do: 4
+
   @doc false
   def schema(opts), do: Remote.schema(Native, fields!(opts))
 

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::{Database, Error, Reason, call};
 
-/// Most calls under way. An instance makes 8 at a time; others who call the store may make some.
+/// Most calls under way. An instance makes 8 or 12 at a time; others who call the store may make some.
 const MOST_CALLS: u32 = 64;
 
 /// How long closing waits for the calls under way.
