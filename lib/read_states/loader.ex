@@ -293,13 +293,14 @@ defmodule ReadStates.Loader do
     do: %{state | waiting: Map.update(waiting, user, [caller], &[caller | &1])}
 
   # Those who waited for these users, and for nobody else any more, get their answer.
-  defp answer(%{waiting: waiting, callers: callers} = state, users, answer) do
-    callers =
-      for user <- users, caller <- Map.get(waiting, user, []), reduce: callers do
-        callers -> answer_caller(caller, callers, answer)
-      end
+  defp answer(state, users, answer) do
+    {waiting, callers} =
+      Enum.reduce(users, {state.waiting, state.callers}, fn user, {waiting, callers} ->
+        {waiters, waiting} = Map.pop(waiting, user, [])
+        {waiting, Enum.reduce(waiters, callers, &answer_caller(&1, &2, answer))}
+      end)
 
-    %{state | waiting: Map.drop(waiting, users), callers: callers}
+    %{state | waiting: waiting, callers: callers}
   end
 
   defp answer_caller({from, _deadline}, callers, answer) do
