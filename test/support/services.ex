@@ -70,6 +70,8 @@ defmodule ReadStates.Services do
 
   @doc "Calls `fun` while a server is paused: it keeps its connections, and answers nobody."
   def paused(service, fun) do
+    # Also if the test is killed.
+    ExUnit.Callbacks.on_exit(fn -> run(["cont", service]) end)
     run(["pause", service])
     fun.()
   after
