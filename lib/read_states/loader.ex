@@ -337,8 +337,8 @@ defmodule ReadStates.Loader do
 
       true ->
         state = forget(state, now)
-        users = Map.keys(state.waiting)
-        resident = users |> Enum.chunk_every(@most_asked) |> Enum.flat_map(&resident(state, &1))
+        chunks = state.waiting |> Map.keys() |> Enum.chunk_every(@most_asked)
+        resident = Enum.flat_map(chunks, &(&1 -- Native.absent(state.instance.engine, &1)))
         answer(%{state | swept: now}, resident, :ok)
     end
   end
@@ -368,13 +368,6 @@ defmodule ReadStates.Loader do
   end
 
   defp waits?({pid, _tag}, deadline, now), do: deadline > now and Process.alive?(pid)
-
-  defp resident(state, users) do
-    case Native.absent(state.instance.engine, users) do
-      ^users -> []
-      absent -> users -- absent
-    end
-  end
 
   # What is left of very many who waited is some ten megabytes, which nothing would free until as much has come again.
   defp shrink do
