@@ -7,6 +7,8 @@ defmodule ReadStates.Panics do
   read says how far it is. Whatever else is read has to be what was written.
   """
 
+  import ReadStates.Eventually
+
   alias ReadStates.{Call, Instance, Model, OtherVM, StoreContract}
   alias ReadStates.Store.Local
 
@@ -109,11 +111,16 @@ defmodule ReadStates.Panics do
   @doc false
   def live_through(directory, trigger) do
     {_options, supervisor} = start(directory)
-    # Who crosses the shards has something to do in each of them.
+    loaders = for partition <- 0..1, do: Instance.loader(__MODULE__, partition)
+
+    # Who crosses the shards has something to do in each of them, and so have the loaders, however soon they would have done it.
+    Enum.each(loaders, &:sys.suspend/1)
     for n <- 1..1_000, do: :ok = ReadStates.ack(__MODULE__, n, 1, n)
+    eventually(fn -> ReadStates.stats(__MODULE__).load_queue == 1_000 end)
 
     pids = for process <- Instance.processes(__MODULE__), into: %{}, do: {process, MapSet.new()}
     panic(trigger, 1)
+    Enum.each(loaders, &:sys.resume/1)
     pids = watch(pids, System.monotonic_time(:millisecond) + @outage)
     File.rm!(trigger)
     true = Process.alive?(supervisor)
