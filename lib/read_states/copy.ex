@@ -63,7 +63,7 @@ defmodule ReadStates.Copy do
   - `:on_progress` (function of two arguments) - called with how many of how many entries have been dealt with.
 
   Returns `{:ok, figures}`: `rows`, `deletes` and `users` that `from` has; and, but for `:merge`, `sha256`, the sum (in 256 bits)
-  of the digests of all rows, which is the same of both stores.
+  of the digests of all rows, which is the same of both stores when all is copied.
 
   Returns `{:error, {reason, text}}`, where the text is for people, and `reason` is `:open`, `:read` or `:write` for what a
   store has refused, `:journal` where there is a journal beside a store of `ReadStates.Store.Local` with something in
@@ -206,11 +206,11 @@ defmodule ReadStates.Copy do
 
   # The target must have every row, as it is or newer, and no others, unless it gets those of other stores too.
   defp merge(source, target, checkpoint, opts) do
-    {before, progress} = copy_all(source, target, checkpoint, progress(opts))
+    {before, progress} = copy_all(source, target, checkpoint, 2, progress(opts))
 
     found =
       source
-      |> compare_all(target, :merge, &progress.(Digest.entries(before) + &1))
+      |> compare_all(target, :merge, &progress.(1, &1))
       |> Map.update!(:missing, &still_missing(&1, source, target))
 
     extra = if opts[:merge], do: [], else: extra_rows(source, target)
@@ -226,25 +226,29 @@ defmodule ReadStates.Copy do
 
   # The two must have the same rows.
   defp equal(source, target, checkpoint, opts) do
-    {before, progress} = copy_all(source, target, checkpoint, progress(opts))
-    copied = digest(target, &progress.(Digest.entries(before) + &1))
+    {_before, progress} = copy_all(source, target, checkpoint, 3, progress(opts))
 
-    if Digest.same?(before, copied) do
-      {:ok, Digest.figures(before)}
+    # As it is after the copy: whatever was written to it behind a page that was copied is missing.
+    original = digest(source, &progress.(1, &1))
+    copied = digest(target, &progress.(2, &1))
+
+    if Digest.same?(original, copied) do
+      {:ok, Digest.figures(original)}
     else
       found = compare_all(source, target, :equal, fn _done -> :ok end)
-      rows = "to has #{Digest.rows(copied)} rows and from #{Digest.rows(before)}, of which "
+      rows = "to has #{Digest.rows(copied)} rows and from #{Digest.rows(original)}, of which "
       fail(:different, rows <> text_of(found, extra_rows(source, target)))
     end
   end
 
-  # Returns also what is to be called with how far the rest is.
-  defp copy_all(source, target, checkpoint, progress) do
+  # The first of so many passes over everything. Returns also what is to be called with how far which one is.
+  defp copy_all(source, target, checkpoint, passes, progress) do
     start = Checkpoint.read(checkpoint)
     # So that it is known how much there is.
     before = digest(source, fn _done -> :ok end)
-    progress = &progress.(&1, 2 * Digest.entries(before))
-    copy_pages(source, target, start, checkpoint, progress)
+    entries = Digest.entries(before)
+    progress = &progress.(&1 * entries + min(&2, entries), passes * entries)
+    copy_pages(source, target, start, checkpoint, &progress.(0, &1))
     # If they differ, it is not enough to go on from the end.
     Checkpoint.remove(checkpoint)
     {before, progress}

@@ -122,6 +122,20 @@ defmodule ReadStates.CopyTest do
     refute File.exists?(path)
   end
 
+  test "what is written to the first store meanwhile is an error that says so" do
+    from = {Memory, data: Memory.new()}
+    faults = start_supervised!(%{id: :faults, start: {FaultyStore, :start_link, [self()]}})
+
+    for {before, meanwhile} <- [{row(1, 1, 10), row(1, 1, 11)}, {row(2, 1, 10), row(3, 1, 10)}] do
+      fill(from, [before])
+      to = {FaultyStore, faults: faults, store: {Memory, data: Memory.new()}}
+      # Behind the page that is being copied.
+      :ok = FaultyStore.set(faults, :commit, {:do, fn -> fill(from, [meanwhile]) end})
+      assert {:error, {:different, text}} = Copy.copy(from, to)
+      assert text =~ "to has 1 not at all" or text =~ "and 1 with other values"
+    end
+  end
+
   test "a failure that passes is not noticed, one that stays is an error", %{from: from} do
     fill(from, [row(1, 1, 10)])
     faults = start_supervised!(%{id: :faults, start: {FaultyStore, :start_link, [self()]}})
@@ -186,7 +200,7 @@ defmodule ReadStates.CopyTest do
       assert {:ok, figures} = Copy.copy(source, target, on_progress: progress)
       assert figures[:rows] == length(all)
       assert rows(entries(target)) == all
-      assert_received {:progress, 200_000, 200_000}
+      assert_received {:progress, 300_000, 300_000}
       File.rm_rf!(to[:path])
     end
   end

@@ -42,11 +42,12 @@ defmodule Mix.Tasks.ReadStates.Copy do
 
   | name | value |
   |---|---|
-  | `rows`, `deletes`, `users` | what was read from the first store: read states, deletes that it remembers, and users |
-  | `sha256` | digest of the rows: of both stores the same, for otherwise the copy has failed. Not with `--merge` |
+  | `rows`, `deletes`, `users` | what the first store has: read states, deletes that it remembers, and users |
+  | `sha256` | digest of the rows, taken of both stores after everything is copied: the same, for otherwise the copy has failed. Not with `--merge` |
   | `seconds` | time of all of it |
 
-  An error ends it with exit code 1, also when the stores differ at the end: something was written to them meanwhile.
+  An error ends it with exit code 1, also when the stores differ at the end: something was written to one of them meanwhile, or was in
+  the second one before.
   """
 
   use Mix.Task
