@@ -10,8 +10,14 @@ defmodule ReadStates.Committer do
   alias ReadStates.{Batch, Instance, Native, Restart, StoreCalls, Telemetry}
 
   @most_entries 10_000
+  # One entry of many may be why the store refuses all of them, or there are more than a slow store writes in time. So after a
+  # failure one is committed, and after each success so many times as many: who is to blame fails by himself sooner or
+  # later, and holds up nobody else for long.
+  @more 4
   @most_calls 1
   @timeout 60_000
+  # Milliseconds between warnings.
+  @silence 10_000
 
   def start_link({name, partition}) do
     GenServer.start_link(__MODULE__, {name, partition}, name: Instance.committer(name, partition))
@@ -33,6 +39,9 @@ defmodule ReadStates.Committer do
       partition: partition,
       calls: StoreCalls.new(instance, most: @most_calls, timeout: @timeout),
       tick: tick(instance.options.commit_after),
+      most_entries: @most_entries,
+      # When it last warned.
+      logged: nil,
       # Who asked for a commit, with the flush each waits for, in the order in which they are done.
       flushes: :queue.new()
     }
@@ -97,7 +106,7 @@ defmodule ReadStates.Committer do
   # Starts commits while something is due and there is room for a call.
   defp commit(%{instance: instance, calls: calls} = state) do
     if StoreCalls.room?(calls) do
-      begun = Native.begin_commit(instance.engine, state.partition, @most_entries)
+      begun = Native.begin_commit(instance.engine, state.partition, state.most_entries)
 
       # Users who are due and not resident have been queued.
       if Native.load_queue(instance.engine) > 0 do
@@ -148,24 +157,31 @@ defmodule ReadStates.Committer do
 
     case outcome do
       :ok ->
-        state
+        %{state | most_entries: min(state.most_entries * @more, @most_entries)}
 
       {:error, reason} ->
         Native.commit_failed(commit)
-        log_failure(state, entries, reason)
-        answer_failed(state)
+        state |> log_failure(entries, reason) |> Map.put(:most_entries, 1) |> answer_failed()
     end
   end
 
-  # Once an outage, not once a try.
+  # Once an outage, not once a try; and now and then, where one entry fails again and again, and others do not.
   defp log_failure(%{calls: %{backoff: %{failures: 1}}} = state, entries, reason) do
-    Logger.warning(
-      "#{inspect(state.instance.name)} could not commit #{entries} entries, and goes on trying: " <>
-        inspect(reason)
-    )
+    now = System.monotonic_time(:millisecond)
+
+    if state.logged && now - state.logged < @silence do
+      state
+    else
+      Logger.warning(
+        "#{inspect(state.instance.name)} could not commit #{entries} entries, and goes on trying: " <>
+          inspect(reason)
+      )
+
+      %{state | logged: now}
+    end
   end
 
-  defp log_failure(_state, _entries, _reason), do: :ok
+  defp log_failure(state, _entries, _reason), do: state
 
   # Only the first one that is not done is asked for, however many wait.
   defp answer_flushed(%{instance: %{engine: engine}} = state) do

@@ -264,8 +264,14 @@ defmodule ReadStates.Loader do
   defp give_up(state, load, users, reason) do
     # Who waits for a commit of theirs would wait in vain.
     if Native.fail_load(load), do: Instance.tell(committer(state), :load_failed)
-    answer(state, users, {:error, if(reason == :timeout, do: :timeout, else: :store_unavailable)})
+    answer(state, users, {:error, read_error(reason)})
   end
+
+  # The call took too long, or the store says so of a request of its own, with a text; or one of two stores does.
+  defp read_error(:timeout), do: :timeout
+  defp read_error({:timeout, _text}), do: :timeout
+  defp read_error({which, reason}) when which in [:from, :to], do: read_error(reason)
+  defp read_error(_reason), do: :store_unavailable
 
   defp committer(state), do: Instance.committer(state.instance.name, state.partition)
 

@@ -41,7 +41,8 @@ defmodule ReadStates.Store do
   `c:close/1` is called when the instance stops, after all other calls.
 
   An error of a store is never fatal: loads and commits are tried again, with growing pauses. When a load of several users fails, each is
-  tried alone, so that one whom the store cannot read holds up nobody else.
+  tried alone, so that one whom the store cannot read holds up nobody else. When a commit fails, it is tried with one entry, and after each
+  success with four times as many: so one entry that the store refuses, or more than it writes in time, keeps the others waiting for seconds only.
 
   ## Passwords
 

@@ -342,6 +342,27 @@ defmodule ReadStates.CommittingTest do
       end
     end
 
+    test "of one user keeps nobody else's from being committed", context do
+      %{name: name, faults: faults, opts: opts} = context
+      start!(name, [commit_after: 100] ++ opts)
+      :ok = ReadStates.load(name, Enum.to_list(1..1_000))
+      FaultyStore.set(faults, :commit, {:of, [7, 700], {:return, {:error, :too_large}}})
+      :ok = ReadStates.increment(name, Enum.to_list(1..1_000), 10, 5)
+      eventually(fn -> map_size(stored(name)) == 998 end)
+      eventually(fn -> ReadStates.stats(name).dirty_users == 2 end)
+
+      # And so it goes on.
+      :ok = ReadStates.increment(name, Enum.to_list(1..1_000), 10, 6)
+
+      eventually(fn ->
+        Enum.count(stored(name), &match?({_, %{{0, 10} => {0, %{mention_count: 2}}}}, &1)) == 998
+      end)
+
+      FaultyStore.set(faults, :commit, nil)
+      await_clean(name)
+      assert stored(name) == Map.new(1..1_000, &{&1, %{{0, 10} => row(0, 2)}})
+    end
+
     test "because users with pending operations cannot be loaded", context do
       %{name: name, faults: faults, opts: opts} = context
       start!(name, opts)

@@ -257,6 +257,15 @@ defmodule ReadStates.LoadingTest do
       assert ReadStates.total(name, 1) == {:ok, 1}
     end
 
+    test "at the store's, is the same error, and of one of two stores too", context do
+      %{name: name, faults: faults} = context
+
+      for reason <- [{:timeout, "no answer"}, {:to, {:timeout, "no answer"}}] do
+        FaultyStore.set(faults, :load, {:return, {:error, reason}})
+        assert ReadStates.get(name, 2, 10) == {:error, :timeout}
+      end
+    end
+
     test "does not pile up calls at the store", %{name: name, faults: faults} do
       FaultyStore.set(faults, :load, :hang)
       readers = for user <- 1..5_000, do: async_get(name, user)

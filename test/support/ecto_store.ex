@@ -187,6 +187,7 @@ defmodule ReadStates.EctoStore do
       WITH d AS (DELETE FROM read_states_deletes WHERE ctid = ANY(ARRAY(
           SELECT ctid FROM read_states_deletes WHERE version >= 0 AND version < $1::bigint
           ORDER BY version LIMIT $2::bigint FOR UPDATE SKIP LOCKED))
+        AND version >= 0 AND version < $1::bigint
         RETURNING "user", kind, channel, version)
       DELETE FROM read_states AS s USING d
       WHERE s."user" = d."user" AND (d.kind = -1 OR (s.kind = d.kind AND s.channel = d.channel))

@@ -17,7 +17,7 @@ defmodule ReadStates.FaultyStore do
     * `:twice` - the store is called twice;
     * `{:again, ms}` - the store is called, and once more after this time, whatever was called between;
     * `{:do, fun}` - `fun` is called, and then the store;
-    * `{:of, users, fault}` - loads of some of these users have this fault, and others none;
+    * `{:of, users, fault}` - loads and commits of some of these users have this fault, and others none;
     * `nil` - none.
 
   And of several calls, one after the other:
@@ -103,9 +103,9 @@ defmodule ReadStates.FaultyStore do
         fun.()
 
       {:of, users, fault} ->
-        if argument -- users == argument,
-          do: fun.(),
-          else: carry_out(fault, faults, argument, fun)
+        if Enum.any?(argument, &(user(&1) in users)),
+          do: carry_out(fault, faults, argument, fun),
+          else: fun.()
 
       {:slow, ms} ->
         Process.sleep(ms) && fun.()
@@ -129,6 +129,11 @@ defmodule ReadStates.FaultyStore do
         with _ <- first.(), do: fun.()
     end
   end
+
+  # Of what a load or a commit is asked.
+  defp user(%ReadStates.Row{user: user}), do: user
+  defp user(delete) when is_tuple(delete), do: elem(delete, 1)
+  defp user(user), do: user
 
   defp later(faults, ms, fun), do: GenServer.call(faults, {:later, ms, fun})
 

@@ -26,6 +26,12 @@ defmodule ReadStates.Proxy do
     :ok
   end
 
+  @doc "Passes nothing on any more on new connections from when a client says something with `text` in it."
+  def hang_at(own, text) do
+    send(name(own), {:hang_at, text})
+    :ok
+  end
+
   @doc "How many connections were made."
   def count(own), do: length(connections(own))
 
@@ -54,13 +60,14 @@ defmodule ReadStates.Proxy do
     proxy = self()
     spawn_link(fn -> accept(listener, port, proxy) end)
     send(owner, {:listens, own})
-    keep([])
+    keep([], nil)
   end
 
-  defp keep(pids) do
+  defp keep(pids, text) do
     receive do
-      {:connection, pid} -> keep([pid | pids])
-      {:connections, asker} -> send(asker, {:connections, pids}) && keep(pids)
+      {:connection, pid} -> send(pid, {:begin, text}) && keep([pid | pids], text)
+      {:connections, asker} -> send(asker, {:connections, pids}) && keep(pids, text)
+      {:hang_at, text} -> keep(pids, text)
     end
   end
 
@@ -69,35 +76,39 @@ defmodule ReadStates.Proxy do
 
     pid =
       spawn_link(fn ->
-        receive do: (:yours -> :ok)
+        text = receive do: ({:begin, text} -> text)
         {:ok, server} = :gen_tcp.connect({127, 0, 0, 1}, port, @tcp)
         :ok = :inet.setopts(client, active: true)
-        pass(client, server)
+        pass(client, server, text)
       end)
 
     :ok = :gen_tcp.controlling_process(client, pid)
     send(proxy, {:connection, pid})
-    send(pid, :yours)
     accept(listener, port, proxy)
   end
 
-  defp pass(client, server) do
+  defp pass(client, server, text) do
     receive do
-      {:tcp, ^client, data} -> :gen_tcp.send(server, data)
+      {:tcp, ^client, data} -> said(data, server, text)
       {:tcp, ^server, data} -> :gen_tcp.send(client, data)
       {:tcp_closed, ^client} -> :gen_tcp.close(server)
       {:tcp_closed, ^server} -> :gen_tcp.close(client)
       :hang -> hang_on(client)
     end
 
-    pass(client, server)
+    pass(client, server, text)
+  end
+
+  defp said(data, server, text) do
+    if text && String.contains?(data, text), do: silence(), else: :gen_tcp.send(server, data)
   end
 
   defp hang_on(client) do
-    receive do
-      {:tcp, ^client, _data} -> Process.put(:silenced, true)
-    end
+    receive do: ({:tcp, ^client, _data} -> silence())
+  end
 
+  defp silence do
+    Process.put(:silenced, true)
     Process.sleep(:infinity)
   end
 end

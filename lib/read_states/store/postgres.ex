@@ -13,7 +13,7 @@ defmodule ReadStates.Store.Postgres do
        name: MyApp.ReadStates,
        store: {ReadStates.Store.Postgres, url: System.fetch_env!("DATABASE_URL")}}
 
-  The tables are made by `mix read_states.postgres.setup`, which also prints the SQL for a migration. The guide [PostgreSQL](postgres.md)
+  The tables are made by `mix read_states.postgres.setup`, which also prints the SQL for a migration, or by `set_up/1` in a release. The guide [PostgreSQL](postgres.md)
   has them, and what two instances may do at the same time. It also shows the same store in
   Elixir, on the application's own Ecto repo.
 
@@ -106,7 +106,28 @@ defmodule ReadStates.Store.Postgres do
     )
   end
 
-  @doc false
+  @doc """
+  Makes what a store needs and is not there yet: the tables of the read states, of the deletes that are remembered, and of the notes.
+
+  `mix read_states.postgres.setup` does the same. This is for a release, where there is no Mix; nothing has to be started for it. With a module
+  of the application
+
+      defmodule MyApp.Release do
+        def set_up_read_states do
+          :ok = ReadStates.Store.Postgres.set_up(url: System.fetch_env!("DATABASE_URL"))
+        end
+      end
+
+  it is
+
+      bin/my_app eval "MyApp.Release.set_up_read_states()"
+
+  at each deployment. `opts` (keyword list) are the options of the store.
+
+  Returns `:ok`, or `{:error, {reason, text}}` as the start of an instance does, see [above](#module-errors-at-start), or `{:error, :timeout}`
+  after 55 seconds. Raises `ArgumentError` for an option that is unknown or of a wrong value, or without a URL.
+  """
+  @spec set_up(keyword) :: :ok | {:error, {atom, String.t()} | atom}
   def set_up(opts), do: Remote.set_up(Native, fields!(opts))
 
   defp fields!(opts) do

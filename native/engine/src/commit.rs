@@ -84,7 +84,11 @@ impl Engine {
         };
         let mut snapshot = Snapshot::new(self.shared(), commit.token, &mut commit.users);
         let mut attention = false;
-        for index in self.partition_shards(partition) {
+        for index in self.shards_in_turn(partition) {
+            if snapshot.batch.len() >= most {
+                break;
+            }
+            self.end_turn(partition, index);
             let mut more = true;
             while more && snapshot.batch.len() < most {
                 snapshot.room = AT_ONCE.min(most - snapshot.batch.len());
@@ -403,6 +407,9 @@ impl Shard {
             // flush is due at once, the rest after the usual delay.
             if !done || flight.epoch.is_none() || ledger.epochs.is_awaited(epoch) {
                 ledger.hurry(user, unsettled);
+                if !done {
+                    ledger.due.put_last(user);
+                }
             } else {
                 unsettled.deadline = now.monotonic.saturating_add(shared.commit_after);
                 ledger.due.push(unsettled.deadline, user);

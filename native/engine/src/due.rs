@@ -13,8 +13,11 @@ use crate::now::Micros;
 #[derive(Debug, Default)]
 pub(crate) struct DueQueue {
     deadlines: VecDeque<(Micros, Id)>,
-    /// To commit at once, before all others.
+    /// To commit at once. In turns with deadlines that are due, so that commits of these that fail again and again keep no
+    /// others back.
     hurried: VecDeque<Id>,
+    /// Whether a deadline has its turn next.
+    turn_of_deadline: bool,
     /// The first so many deadlines are due, whatever the time.
     flushed: usize,
 }
@@ -48,21 +51,33 @@ impl DueQueue {
         self.hurried.push_front(user);
     }
 
+    /// Should the user be the first of the hurried, he is the last from here on.
+    pub fn put_last(&mut self, user: Id) {
+        if self.hurried.front() == Some(&user) {
+            self.hurried.rotate_left(1);
+        }
+    }
+
     /// Everything in the queue is due now.
     pub fn flush(&mut self) {
         self.flushed = self.deadlines.len();
     }
 
     pub fn pop(&mut self, now: Micros) -> Option<Due> {
-        if let Some(user) = self.hurried.pop_front() {
+        let first = self.deadlines.front();
+        let is_due = first.is_some_and(|(deadline, _)| self.flushed > 0 || *deadline <= now);
+        let turn_of_deadline = std::mem::replace(&mut self.turn_of_deadline, false);
+        if !(is_due && turn_of_deadline)
+            && let Some(user) = self.hurried.pop_front()
+        {
+            self.turn_of_deadline = true;
             return Some(Due::Hurried(user));
         }
-        let (deadline, user) = *self.deadlines.front()?;
-        if self.flushed == 0 && deadline > now {
+        if !is_due {
             return None;
         }
         self.flushed = self.flushed.saturating_sub(1);
-        self.deadlines.pop_front();
+        let (deadline, user) = self.deadlines.pop_front()?;
         Some(Due::Deadline(deadline, user))
     }
 
@@ -107,12 +122,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hurried_users_come_first_and_the_others_at_their_deadline() {
+    fn hurried_users_come_at_once_and_the_others_at_their_deadline() {
         let mut queue = DueQueue::default();
         queue.push(10, 1);
         queue.push(20, 2);
         queue.hurry(3);
+        queue.hurry(4);
         assert_eq!(queue.pop(0), Some(Due::Hurried(3)));
+        assert_eq!(queue.pop(0), Some(Due::Hurried(4)));
         assert_eq!(queue.pop(9), None);
         assert_eq!(queue.pop(10), Some(Due::Deadline(10, 1)));
         assert_eq!(queue.pop(10), None);
@@ -120,6 +137,28 @@ mod tests {
         queue.push(30, 4);
         assert_eq!(queue.pop(10), Some(Due::Deadline(20, 2)));
         assert_eq!(queue.pop(10), None);
+    }
+
+    #[test]
+    fn those_who_come_again_and_again_keep_nobody_back() {
+        let mut queue = DueQueue::default();
+        queue.hurry(1);
+        queue.hurry(2);
+        (3..5).for_each(|user| queue.push(10, user));
+        let mut popped = Vec::new();
+        for _ in 0..5 {
+            // As a user of whom a part was committed, and whose commit failed.
+            match queue.pop(10) {
+                Some(Due::Hurried(user)) => {
+                    popped.push(user);
+                    queue.hurry_first(user);
+                    queue.put_last(user);
+                }
+                Some(Due::Deadline(_, user)) => popped.push(user),
+                None => unreachable!("the hurried ones are due all the time"),
+            }
+        }
+        assert_eq!(popped, [1, 3, 2, 4, 1]);
     }
 
     #[test]

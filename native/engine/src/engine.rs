@@ -127,6 +127,8 @@ pub struct Engine {
     flushes: AtomicU64,
     hand: AtomicUsize,
     rotation: AtomicUsize,
+    /// Where the next commit of each partition begins: after the shard where the last one ended.
+    turns: Box<[AtomicUsize]>,
     graveyard: Mutex<Vec<Resident>>,
     /// Whether writes are refused. A batch holds it shared, so that it is not cut in two.
     closed: RwLock<bool>,
@@ -178,6 +180,9 @@ impl Engine {
             flushes: AtomicU64::new(1),
             hand: AtomicUsize::new(0),
             rotation: AtomicUsize::new(0),
+            turns: (0..config.partitions)
+                .map(|_| AtomicUsize::new(0))
+                .collect(),
             graveyard: Mutex::default(),
             closed: RwLock::new(false),
         }
@@ -481,10 +486,28 @@ impl Engine {
     }
 
     /// The shards of a partition, from another one on each time, so that none is always last.
-    pub(crate) fn partition_shards(&self, partition: usize) -> impl Iterator<Item = usize> + use<> {
+    fn partition_shards(&self, partition: usize) -> impl Iterator<Item = usize> + use<> {
+        self.partition_shards_from(partition, self.rotation.fetch_add(1, Relaxed))
+    }
+
+    fn partition_shards_from(
+        &self,
+        partition: usize,
+        start: usize,
+    ) -> impl Iterator<Item = usize> + use<> {
         let members = (partition..self.shards.len()).step_by(self.partitions);
-        let start = self.rotation.fetch_add(1, Relaxed) % members.len().max(1);
+        let start = start % members.len().max(1);
         members.clone().skip(start).chain(members.take(start))
+    }
+
+    /// The shards of a partition, for a commit. It says after each shard that it is [done](Self::end_turn) with it.
+    pub(crate) fn shards_in_turn(&self, partition: usize) -> impl Iterator<Item = usize> + use<> {
+        self.partition_shards_from(partition, self.turns[partition].load(Relaxed))
+    }
+
+    /// The next commit of the partition begins after this shard: whatever becomes of this one, all have their turn.
+    pub(crate) fn end_turn(&self, partition: usize, shard: usize) {
+        self.turns[partition].store(shard / self.partitions + 1, Relaxed);
     }
 
     /// Locks the shards of a partition one after the other.

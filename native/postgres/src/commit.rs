@@ -89,9 +89,10 @@ impl Statements {
             remove_late: format!(
                 "DELETE FROM {states} AS s USING {given} WHERE {same} AND {below}"
             ),
+            // Each partition of a table has its own places, so one of them may be of several rows.
             forget: format!(
                 "DELETE FROM {deletes} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {deletes} WHERE version >= 0 AND version < $1 \
-                 ORDER BY version LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING \"user\", kind, channel, version"
+                 ORDER BY version LIMIT $2 FOR UPDATE SKIP LOCKED)) AND version >= 0 AND version < $1 RETURNING \"user\", kind, channel, version"
             ),
         }
     }

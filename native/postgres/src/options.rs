@@ -36,6 +36,17 @@ impl Options {
         Duration::from_millis(self.timeout)
     }
 
+    /// What is wrong where the server is there and says nothing.
+    pub fn late(&self) -> String {
+        let Options {
+            host,
+            port,
+            timeout,
+            ..
+        } = self;
+        format!("url: {host}:{port} does not answer within {timeout} ms")
+    }
+
     /// The table of the read states, for a statement. The names are of small letters, digits and underscores.
     pub fn states(&self) -> String {
         self.qualified(&self.table)

@@ -6,7 +6,7 @@ use tokio_postgres::GenericClient;
 use crate::options::Options;
 use crate::server::failed;
 
-const MAKE: &str = "make it with mix read_states.postgres.setup";
+const MAKE: &str = "`mix read_states.postgres.setup` makes it, or `ReadStates.Store.Postgres.set_up/1` where there is no Mix";
 
 /// Name, type and whether it may be null.
 type Column = (&'static str, &'static str, bool);

@@ -146,13 +146,8 @@ fn unconnected(error: &PoolError, options: &Options) -> (Error, bool) {
         PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => {
             (refused(error, options), is_transient(error))
         }
-        PoolError::PostCreateHook(error) => (Error::new(Reason::Server, error), false),
-        PoolError::Timeout(TimeoutType::Create) => {
-            let text = format!(
-                "url: {}:{} does not answer within {} ms",
-                options.host, options.port, options.timeout
-            );
-            (Error::new(Reason::Unreachable, text), false)
+        PoolError::PostCreateHook(_) | PoolError::Timeout(TimeoutType::Create) => {
+            (Error::new(Reason::Unreachable, options.late()), false)
         }
         _ => (Error::new(Reason::Timeout, error), false),
     }
@@ -278,6 +273,8 @@ mod tests {
         let (error, again) = unconnected(&PoolError::Timeout(TimeoutType::Create), &options());
         assert_eq!((error.reason(), again), (Reason::Unreachable, false));
         assert!(error.to_string().starts_with("url: 127.0.0.1:1 "));
+        let hook = PoolError::PostCreateHook(HookError::message(options().late()));
+        assert_eq!(unconnected(&hook, &options()).0, error);
         // What is not the server's doing is not tried again.
         let (error, again) = unconnected(&PoolError::Closed, &options());
         assert_eq!((error.reason(), again), (Reason::Timeout, false));

@@ -2,6 +2,7 @@
 
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use read_states_remote::{Error, Reason};
+use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -35,17 +36,20 @@ pub fn pool(options: &Options) -> Result<Pool, Error> {
             Manager::from_config(config, tls, recycling)
         }
     };
-    let session = session(options);
+    let (session, patience, late) = (session(options), options.timeout(), options.late());
     Pool::builder(manager)
         .max_size(options.pool)
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(options.timeout()))
         .create_timeout(Some(options.timeout()))
         .post_create(Hook::async_fn(move |client, _| {
-            let session = session.clone();
+            let (session, late) = (session.clone(), late.clone());
             Box::pin(async move {
-                let set = client.batch_execute(&session).await;
-                set.map_err(HookError::Backend)
+                // The pool does not bound it, and what lets one in may have nobody to ask, as a pooler has.
+                match timeout(patience, client.batch_execute(&session)).await {
+                    Ok(set) => set.map_err(HookError::Backend),
+                    Err(_) => Err(HookError::message(late)),
+                }
             })
         }))
         .build()

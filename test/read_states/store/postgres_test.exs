@@ -36,6 +36,30 @@ defmodule ReadStates.Store.PostgresTest do
     assert rows(scan(store)) == expected
   end
 
+  test "a delete is forgotten by itself where the table is partitioned, and rows have the same place as others",
+       %{store: store, opts: opts} do
+    deletes = "#{opts[:table]}_deletes"
+
+    sql!("""
+    CREATE TABLE parted (LIKE #{deletes} INCLUDING ALL) PARTITION BY LIST (kind);
+    CREATE TABLE #{deletes}_users PARTITION OF parted FOR VALUES IN (-1);
+    CREATE TABLE #{deletes}_channels PARTITION OF parted DEFAULT;
+    DROP TABLE #{deletes};
+    ALTER TABLE parted RENAME TO #{deletes}
+    """)
+
+    hour = 3_600_000_000
+    # The first row of each partition.
+    :ok = commit(store, [{:delete, 1, 10}])
+    :ok = commit(store, [{:delete, 2, {0, 5}, 10 + hour}])
+    :ok = commit(store, [row(3, 1, 11 + hour)])
+    assert count(opts, "_deletes") == "1"
+    :ok = commit(store, [row(2, 5, 9 + hour)])
+    assert rows(load(store, [2])) == []
+    sql!("DROP TABLE #{deletes}")
+    :ok = Postgres.set_up(opts)
+  end
+
   test "deletes that are forgotten do not pile up, however many there are", %{
     store: store,
     opts: opts

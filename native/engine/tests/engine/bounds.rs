@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::store::Store;
 use read_states_engine::WriteError;
+use read_states_engine::batch::Batch;
 use read_states_engine::engine::{Config, Engine, Resize, UserOperation, Wake};
 use read_states_engine::id::{Channel, Id};
 use read_states_engine::now::Now;
@@ -216,6 +217,50 @@ fn what_waits_is_committed_though_the_bound_was_set_below_it() {
     commit(&engine, &mut store);
     assert_eq!(store.contents().0.len(), 100);
     assert_eq!(engine.stats().dirty_memory, 0);
+}
+
+#[test]
+fn who_cannot_be_committed_keeps_nobody_else_from_it() {
+    // All in one shard, and some in each of several.
+    for shards in [1, 16] {
+        let engine = engine(Config {
+            shards,
+            ..Config::default()
+        });
+        let mut store = Store::default();
+        load(&engine, &store, 0..50);
+        for user in 0..50 {
+            for channel in 0..3 {
+                engine
+                    .apply(user, &ack(channel, 5), Now::default())
+                    .unwrap();
+            }
+        }
+        let commit_without = |refused: &[Id], most: usize, store: &mut Store| {
+            let commit = engine.begin_commit(0, most, LATER).expect("some are due");
+            let mut users = Batch::check(commit.batch())
+                .unwrap()
+                .map(|entry| entry.unwrap().user());
+            let done = !users.any(|user| refused.contains(&user));
+            if done {
+                store.commit(commit.batch());
+                commit.succeed(LATER);
+            } else {
+                commit.fail();
+            }
+            done
+        };
+        // As the VM does it: one entry after a failure, and more after each success. Each entry has its turn.
+        let mut most = 10_000;
+        for _ in 0..200 {
+            let done = commit_without(&[2, 7], most, &mut store);
+            most = if done { most * 4 } else { 1 };
+        }
+        assert_eq!(engine.stats().dirty_users, 2);
+        while engine.stats().dirty_users > 0 {
+            assert!(commit_without(&[], 10_000, &mut store));
+        }
+    }
 }
 
 #[test]

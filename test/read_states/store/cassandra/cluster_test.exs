@@ -179,7 +179,7 @@ defmodule ReadStates.Store.Cassandra.ClusterTest do
         assert states == Model.list(model, user)
         late
 
-      {:error, reason} when reason in [:timeout, :store_unavailable] and late < 100 ->
+      {:error, :timeout} when late < 100 ->
         check(model, user, late + 1)
     end
   end

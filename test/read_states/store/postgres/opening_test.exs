@@ -7,7 +7,7 @@ defmodule ReadStates.Store.Postgres.OpeningTest do
   import ReadStates.PostgresCase, only: [sql!: 1, sql!: 2]
 
   alias Mix.Tasks.ReadStates.Postgres.Setup
-  alias ReadStates.{Secret, Services}
+  alias ReadStates.{OtherVM, Proxy, Secret, Services}
   alias ReadStates.Store.Postgres
 
   @context %{name: __MODULE__, counters: [:mention_count]}
@@ -125,7 +125,8 @@ defmodule ReadStates.Store.Postgres.OpeningTest do
       assert {:error, {:missing, text}} = open(opts)
 
       assert text ==
-               "table: there is no table read_states_opening.read_states in read_states; make it with mix read_states.postgres.setup"
+               "table: there is no table read_states_opening.read_states in read_states; " <>
+                 "`mix read_states.postgres.setup` makes it, or `ReadStates.Store.Postgres.set_up/1` where there is no Mix"
 
       System.put_env("DATABASE_URL", url)
       run = fn -> capture_io(fn -> Setup.run(["--schema", "read_states_opening"]) end) end
@@ -148,6 +149,35 @@ defmodule ReadStates.Store.Postgres.OpeningTest do
       error = assert_raise Mix.Error, fn -> Setup.run([]) end
       assert error.message =~ "url: 127.0.0.1:"
       refute error.message =~ "not-the-password"
+    end
+
+    test "gets its tables in a VM where no application is started, as that of `bin/app eval`", %{
+      opts: opts
+    } do
+      vm =
+        OtherVM.start("""
+        started = for {app, _, _} <- Application.started_applications(), do: app
+        false = :read_states in started
+        IO.inspect(ReadStates.Store.Postgres.set_up(#{inspect(opts)}))
+        Process.sleep(:infinity)
+        """)
+
+      OtherVM.await(vm, ":ok")
+      OtherVM.kill(vm)
+      assert open(opts) == {:ok, 0}
+    end
+
+    test "that lets one in, and then says nothing, is an error that names the option", %{
+      url: url,
+      opts: opts
+    } do
+      uri = URI.parse(url)
+      port = Proxy.start(uri.port)
+      :ok = Proxy.hang_at(port, "statement_timeout")
+      opts = [url: URI.to_string(%{uri | port: port}), timeout: 500] ++ opts
+
+      assert open(opts) ==
+               {:error, {:unreachable, "url: 127.0.0.1:#{port} does not answer within 500 ms"}}
     end
 
     test "without the database", %{url: url} do
