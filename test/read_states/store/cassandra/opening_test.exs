@@ -243,6 +243,25 @@ defmodule ReadStates.Store.Cassandra.OpeningTest do
       assert text =~ ~r/^user, password: /
     end
 
+    test "says what it does not take, also where another contact point is away", %{
+      opts: opts,
+      own: own,
+      endpoints: endpoints
+    } do
+      # Several times, for the driver asks them in any order.
+      points = ["127.0.0.1:1", endpoints["contact_points"]]
+      opts = Keyword.put(opts, :contact_points, points)
+
+      for _ <- 1..10 do
+        wrong = Keyword.put(opts, :password, "not-the-password")
+        assert {:error, {:access_denied, "user, password: " <> _text}} = open(wrong)
+        wrong = Keyword.put(opts, :tls, [cacertfile: endpoints["other_ca"]] ++ own)
+        assert {:error, {:tls, "tls: " <> _text}} = open(wrong)
+      end
+
+      assert {:ok, _floor} = open(opts)
+    end
+
     test "shows no password in what an instance that does not start says", %{opts: opts} do
       Process.flag(:trap_exit, true)
       store = {Cassandra, Keyword.put(opts, :password, "not-the-password")}
