@@ -32,7 +32,7 @@ defmodule ReadStates.Store.Cassandra do
     with which a load may miss a commit, for then an instance would count on from old values: at three replicas `:one` for both, for example.
   - `:datacentre` (string) - ask only nodes of this one. Needed where the keyspace has replicas in more than one: all nodes of an application
     that may own a user after each other must name the same one.
-  - `:user`, `:password` (strings) - where the cluster asks for them.
+  - `:user`, `:password` (strings) - where the cluster asks for them. The user needs the rights `SELECT` and `MODIFY` on both tables.
   - `:tls` (`true` or a keyword list) - an encrypted connection to nodes that show a certificate:
     - `:cacertfile` - a PEM file of certificates, one of which has signed the nodes'. By default those that the system trusts.
     - `:certfile`, `:keyfile` - the application's own certificate and its key, in PEM files, for nodes that ask for one.
@@ -50,7 +50,7 @@ defmodule ReadStates.Store.Cassandra do
   | `:not_built` | the library is not there; the text says how to get it |
   | `:not_loaded` | the library is there and cannot be loaded, for example on another system than the one it was built for |
   | `:unreachable` | nobody answers at the contact points |
-  | `:access_denied` | wrong user or password, or none where they are asked for, or a user who may not do this |
+  | `:access_denied` | wrong user or password, or none where they are asked for, or a user who may not read or write a table |
   | `:tls` | a certificate does not fit, or a file of one cannot be read |
   | `:missing` | there is no such keyspace or table |
   | `:not_ours` | the table is another one, or of a version of the library that this one cannot read, or it forgets: it has a `default_time_to_live`, or a `gc_grace_seconds` of 0 |

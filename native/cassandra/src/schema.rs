@@ -27,8 +27,8 @@ const NOTES: &[Column] = &[
     ("value", "regular", -1, "blob"),
 ];
 
-/// The statements that make what is not there.
-pub fn statements(options: &Options) -> Vec<String> {
+/// The statements that make what is not there: the keyspace, the table of the states and that of the notes.
+pub fn statements(options: &Options) -> [String; 3] {
     let keyspace = format!(
         "CREATE KEYSPACE IF NOT EXISTS \"{}\" WITH replication = {{'class': 'NetworkTopologyStrategy', {}: {}}}",
         options.keyspace,
@@ -48,19 +48,29 @@ pub fn statements(options: &Options) -> Vec<String> {
         "CREATE TABLE IF NOT EXISTS {} (name text PRIMARY KEY, value blob)",
         options.notes()
     );
-    vec![keyspace, states, notes]
+    [keyspace, states, notes]
 }
 
-/// Runs them, as often as one likes.
+/// Runs them, as often as one likes. What is there is not asked for: also with IF NOT EXISTS, that would take the right to make it.
 pub async fn set_up(session: &Session, options: &Options) -> Result<(), Error> {
     check_datacentre(session, options)?;
-    for statement in statements(options) {
-        session
-            .query_unpaged(statement, ())
-            .await
-            .map_err(|error| failed(&error))?;
+    let [keyspace, states, notes] = statements(options);
+    if find_replication(session, options).await?.is_none() {
+        make(session, keyspace).await?;
+    }
+    for (table, statement) in [(&options.table, states), (&options.notes_table(), notes)] {
+        let columns = of_table(session, options, table, COLUMNS).await?;
+        if columns.rows_num() == 0 {
+            make(session, statement).await?;
+        }
     }
     session.await_schema_agreement().await.map_err(unexpected)?;
+    Ok(())
+}
+
+async fn make(session: &Session, statement: String) -> Result<(), Error> {
+    let made = session.query_unpaged(statement, ()).await;
+    made.map_err(|error| failed(&error))?;
     Ok(())
 }
 
@@ -95,6 +105,21 @@ fn check_datacentre(session: &Session, options: &Options) -> Result<(), Error> {
 }
 
 async fn replication(session: &Session, options: &Options) -> Result<Replication, Error> {
+    let found = find_replication(session, options).await?;
+    found.ok_or_else(|| {
+        let text = format!(
+            "keyspace: there is no keyspace {}; {MAKE}",
+            options.keyspace
+        );
+        Error::new(Reason::Missing, text)
+    })
+}
+
+/// How many replicas there are in the keyspace, if it is there.
+async fn find_replication(
+    session: &Session,
+    options: &Options,
+) -> Result<Option<Replication>, Error> {
     let statement = "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?";
     let rows = session
         .query_unpaged(local(statement), (&options.keyspace,))
@@ -105,21 +130,16 @@ async fn replication(session: &Session, options: &Options) -> Result<Replication
     let row = rows
         .maybe_first_row::<(HashMap<String, String>,)>()
         .map_err(unexpected)?;
-    let Some((replication,)) = row else {
-        let text = format!(
-            "keyspace: there is no keyspace {}; {MAKE}",
-            options.keyspace
-        );
-        return Err(Error::new(Reason::Missing, text));
-    };
-    Ok(Replication(
-        replication
-            .into_iter()
-            .filter(|(name, _)| name != "class")
-            // Transient replicas ("3/1") are not counted on.
-            .filter_map(|(name, replicas)| Some((name, replicas.parse().ok()?)))
-            .collect::<BTreeMap<_, _>>(),
-    ))
+    Ok(row.map(|(replication,)| {
+        Replication(
+            replication
+                .into_iter()
+                .filter(|(name, _)| name != "class")
+                // Transient replicas ("3/1") are not counted on.
+                .filter_map(|(name, replicas)| Some((name, replicas.parse().ok()?)))
+                .collect::<BTreeMap<_, _>>(),
+        )
+    }))
 }
 
 /// What to do where something is missing.
@@ -180,8 +200,7 @@ async fn check_table(
     table: &str,
     expected: &[Column],
 ) -> Result<(), Error> {
-    let statement = "SELECT column_name, kind, position, type FROM system_schema.columns WHERE keyspace_name = ? AND table_name = ?";
-    let rows = of_table(session, options, table, statement).await?;
+    let rows = of_table(session, options, table, COLUMNS).await?;
     let mut found = Vec::new();
     for row in rows
         .rows::<(String, String, i32, String)>()
@@ -228,6 +247,9 @@ async fn check_table(
     }
     Ok(())
 }
+
+/// The columns of a table; none of one that is not there.
+const COLUMNS: &str = "SELECT column_name, kind, position, type FROM system_schema.columns WHERE keyspace_name = ? AND table_name = ?";
 
 /// What the server says of a table, by its keyspace and its name.
 async fn of_table(
