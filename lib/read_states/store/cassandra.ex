@@ -30,6 +30,7 @@ defmodule ReadStates.Store.Cassandra do
   - `:consistency` (a level, or `[read: level, write: level]`; default `:local_quorum`) - how many replicas a load has to hear of, and a
     commit: `:one`, `:two`, `:three`, `:quorum`, `:all`, `:local_one`, `:local_quorum` and, to write, `:each_quorum`. A combination is refused
     with which a load may miss a commit, for then an instance would count on from old values: at three replicas `:one` for both, for example.
+    So is a level that asks for more replicas than there are.
   - `:datacentre` (string) - ask only nodes of this one. Needed where the keyspace has replicas in more than one: all nodes of an application
     that may own a user after each other must name the same one.
   - `:user`, `:password` (strings) - where the cluster asks for them. The user needs the rights `SELECT` and `MODIFY` on both tables.
@@ -53,9 +54,9 @@ defmodule ReadStates.Store.Cassandra do
   | `:access_denied` | wrong user or password, or none where they are asked for, or a user who may not read or write a table |
   | `:tls` | a certificate does not fit, or a file of one cannot be read |
   | `:missing` | there is no such keyspace or table |
-  | `:not_ours` | the table is another one, or of a version of the library that this one cannot read, or it forgets: it has a `default_time_to_live`, or a `gc_grace_seconds` of 0 |
+  | `:not_ours` | the table is another one, or of a version of the library that this one cannot read, or it forgets: it has a `default_time_to_live`, or a `gc_grace_seconds` below 3,600 |
   | `:counters_changed` | the instance's counters do not start with those the table was written with, in their order; new ones may only be appended |
-  | `:consistency` | with these levels, and the keyspace's replicas, a load may miss a commit |
+  | `:consistency` | with these levels, and the keyspace's replicas, a load may miss a commit, or can never be done |
   | `:invalid_option` | the datacentre has no replicas, or is not named and there is more than one |
   | `:server`, `:timeout` | the cluster answers with an error, or too late |
 

@@ -93,11 +93,21 @@ fn check_datacentre(session: &Session, options: &Options) -> Result<(), Error> {
     };
     let state = session.get_cluster_state();
     let nodes = state.get_nodes_info().iter();
-    let there: BTreeSet<_> = nodes
+    let there = nodes
         .filter_map(|node| node.datacenter.as_deref())
         .collect();
-    if there.contains(name.as_str()) {
+    one_of(name, there, &options.contact_points)
+}
+
+fn one_of(name: &str, there: BTreeSet<&str>, points: &[String]) -> Result<(), Error> {
+    if there.contains(name) {
         return Ok(());
+    }
+    // The driver goes on with the addresses alone where it could connect, and had no answer then.
+    if there.is_empty() {
+        let points = points.join(", ");
+        let text = format!("contact_points: none of {points} has said which datacentres there are");
+        return Err(Error::new(Reason::Unreachable, text));
     }
     let there = Vec::from_iter(there).join(", ");
     let text = format!("datacentre: no node is in {name}, only in {there}");
@@ -175,7 +185,11 @@ fn check_consistency(replication: &Replication, options: &Options) -> Result<(),
         }
         None => datacentres.first().copied().unwrap_or_default(),
     };
-    if replication.overlap(options.read, options.write, datacentre) {
+    let asked = [(options.read, "loads"), (options.write, "commits")];
+    let impossible = asked
+        .into_iter()
+        .find(|(level, _)| !replication.can_satisfy(*level, datacentre));
+    if impossible.is_none() && replication.overlap(options.read, options.write, datacentre) {
         return Ok(());
     }
     let replicas: Vec<_> = match simple {
@@ -185,12 +199,16 @@ fn check_consistency(replication: &Replication, options: &Options) -> Result<(),
             replicas.map(|(name, n)| format!("{name}: {n}")).collect()
         }
     };
-    let text = format!(
-        "consistency: with {} for loads and {} for commits a load may miss what was committed, for keyspace {keyspace} has replicas {}",
-        options.read.name(),
-        options.write.name(),
-        replicas.join(", ")
-    );
+    let wrong = match impossible {
+        Some((level, what)) => format!("{} for {what} is more than can ever answer", level.name()),
+        None => format!(
+            "with {} for loads and {} for commits a load may miss what was committed",
+            options.read.name(),
+            options.write.name()
+        ),
+    };
+    let replicas = replicas.join(", ");
+    let text = format!("consistency: {wrong}, for keyspace {keyspace} has replicas {replicas}");
     Err(Error::new(Reason::Consistency, text))
 }
 
@@ -266,7 +284,11 @@ async fn of_table(
         .map_err(unexpected)
 }
 
-/// A table must forget neither what is written nor, at once, what is deleted.
+/// Seconds for which a delete must be remembered, so that a write which is older and comes late does not bring back what it deleted. A
+/// commit is given up after a minute: an hour is what the contract of `ReadStates.Store` calls ample.
+const REMEMBERED: i32 = 3_600;
+
+/// A table must forget neither what is written nor, too soon, what is deleted.
 async fn check_lifetimes(session: &Session, options: &Options, table: &str) -> Result<(), Error> {
     let statement = "SELECT default_time_to_live, gc_grace_seconds FROM system_schema.tables WHERE keyspace_name = ? AND table_name = ?";
     let rows = of_table(session, options, table, statement).await?;
@@ -278,12 +300,34 @@ async fn check_lifetimes(session: &Session, options: &Options, table: &str) -> R
         (Some(seconds), _) if seconds != 0 => {
             format!("default_time_to_live {seconds}, after which what was read is unread again")
         }
-        (_, Some(0)) => {
-            "gc_grace_seconds 0, so that what is deleted can come back, and a replica that was away is not told what it missed"
-                .to_owned()
-        }
+        (_, Some(seconds)) if seconds < REMEMBERED => format!(
+            "gc_grace_seconds {seconds}, so that what is deleted can come back, and a replica that was away longer is not told what it \
+             missed: at least {REMEMBERED} are needed"
+        ),
         _ => return Ok(()),
     };
     let text = format!("table: {}.{table} has {why}", options.keyspace);
     Err(Error::new(Reason::NotOurs, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datacentre_is_wrong_only_where_the_nodes_have_said_theirs() {
+        let points = ["10.0.0.1".to_owned(), "10.0.0.2".to_owned()];
+        let one_of =
+            |name, there: &[&'static str]| one_of(name, there.iter().copied().collect(), &points);
+        assert_eq!(one_of("dc1", &["dc1", "dc2"]), Ok(()));
+        let wrong = one_of("dc3", &["dc1", "dc2"]).unwrap_err();
+        assert_eq!(wrong.reason(), Reason::InvalidOption);
+        let text = "datacentre: no node is in dc3, only in dc1, dc2";
+        assert_eq!(wrong.to_string(), text);
+        let unknown = one_of("dc1", &[]).unwrap_err();
+        assert_eq!(unknown.reason(), Reason::Unreachable);
+        let text =
+            "contact_points: none of 10.0.0.1, 10.0.0.2 has said which datacentres there are";
+        assert_eq!(unknown.to_string(), text);
+    }
 }

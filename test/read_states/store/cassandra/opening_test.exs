@@ -127,7 +127,8 @@ defmodule ReadStates.Store.Cassandra.OpeningTest do
       for table <- ["read_states", "read_states_notes"],
           {option, value, good, text} <- [
             {"default_time_to_live", 3_600, 0, "default_time_to_live 3600, after which"},
-            {"gc_grace_seconds", 0, 864_000, "gc_grace_seconds 0, so that"}
+            {"gc_grace_seconds", 0, 3_600, "gc_grace_seconds 0, so that"},
+            {"gc_grace_seconds", 3_599, 864_000, "gc_grace_seconds 3599, so that"}
           ] do
         CQL.run!(cql, "ALTER TABLE #{keyspace}.#{table} WITH #{option} = #{value}")
         assert {:error, {:not_ours, "table: " <> found}} = open(opts)
@@ -180,6 +181,23 @@ defmodule ReadStates.Store.Cassandra.OpeningTest do
       for levels <- [:quorum, :local_quorum, [read: :one, write: :all]] do
         assert {:error, {:missing, _no_table}} = open([consistency: levels] ++ opts)
       end
+    end
+
+    test "with a level that asks for more replicas than there are",
+         %{opts: opts, cql: cql, keyspace: keyspace} do
+      make_keyspace(cql, keyspace, "'datacenter1': 2")
+
+      for {levels, what} <- [
+            {:three, ":three for loads"},
+            {[read: :one, write: :three], ":three for commits"}
+          ] do
+        assert {:error, {:consistency, text}} = open([consistency: levels] ++ opts)
+
+        assert text ==
+                 "consistency: #{what} is more than can ever answer, for keyspace #{keyspace} has replicas datacenter1: 2"
+      end
+
+      assert {:error, {:missing, _no_table}} = open([consistency: :two] ++ opts)
     end
 
     test "without the datacentre that is named",
