@@ -15,8 +15,8 @@ defmodule ReadStates.Store.Cassandra do
          {ReadStates.Store.Cassandra,
           contact_points: ["10.0.0.1", "10.0.0.2"], keyspace: "my_app", user: "my_app", password: password}}
 
-  The tables are made by `mix read_states.cassandra.setup`. The guide [Cassandra](cassandra.md) has them, what they take on disk,
-  what Cassandra itself may lose, and what two instances may do at the same time.
+  The tables are made by `mix read_states.cassandra.setup`, or by `set_up/1` in a release. The guide [Cassandra](cassandra.md) has them, what they
+  take on disk, what Cassandra itself may lose, and what two instances may do at the same time.
 
   Tested with Cassandra 5.0. ScyllaDB speaks the same protocol, and the driver is its own, but nobody has tested that.
 
@@ -39,7 +39,7 @@ defmodule ReadStates.Store.Cassandra do
     - `:certfile`, `:keyfile` - the application's own certificate and its key, in PEM files, for nodes that ask for one.
     - `:verify_host` (default `true`) - whether a node's certificate must name its IP address.
   - `:timeout` (milliseconds, default 5,000) - how long a request waits for its answer, before it is tried again, up to three times.
-  - `:replication_factor` (default 3) - of a keyspace that `mix read_states.cassandra.setup` makes. One that is there is left as it is.
+  - `:replication_factor` (default 3) - of a keyspace that `mix read_states.cassandra.setup` or `set_up/1` makes. One that is there is left as it is.
 
   ## Errors at start
 
@@ -116,7 +116,37 @@ defmodule ReadStates.Store.Cassandra do
   @doc false
   def schema(opts), do: Remote.schema(Native, fields!(opts))
 
-  @doc false
+  @doc """
+  Makes what a store needs and is not there yet: the keyspace, the table of the read states, and that of the notes.
+
+  `mix read_states.cassandra.setup` does the same. This is for a release, where there is no Mix; nothing has to be started for it. With a module
+  of the application
+
+      defmodule MyApp.Release do
+        def set_up_read_states do
+          :ok =
+            ReadStates.Store.Cassandra.set_up(
+              contact_points: ["10.0.0.1", "10.0.0.2"],
+              keyspace: "my_app",
+              user: "my_app",
+              password: System.fetch_env!("CASSANDRA_PASSWORD")
+            )
+        end
+      end
+
+  it is
+
+      bin/my_app eval "MyApp.Release.set_up_read_states()"
+
+  at each deployment, from one place and not from several at the same time.
+
+  `opts` (keyword list) are the options of the store, all of them optional. Of what is there nothing is changed or asked for, so that the user
+  needs a right to make something (`CREATE`, on all keyspaces or on this one) only where something is made.
+
+  Returns `:ok`, or `{:error, {reason, text}}` as the start of an instance does, see [above](#module-errors-at-start), or `{:error, :timeout}`
+  after 55 seconds. Raises `ArgumentError` for an option that is unknown or of a wrong value.
+  """
+  @spec set_up(keyword) :: :ok | {:error, {atom, String.t()} | atom}
   def set_up(opts), do: Remote.set_up(Native, fields!(opts))
 
   defp fields!(opts) do

@@ -153,7 +153,7 @@ async fn find_replication(
 }
 
 /// What to do where something is missing.
-const MAKE: &str = "`mix read_states.cassandra.setup` makes it";
+const MAKE: &str = "`mix read_states.cassandra.setup` makes it, or `ReadStates.Store.Cassandra.set_up/1` where there is no Mix";
 
 /// Of this node's own tables, so there is nobody else to ask.
 fn local(statement: &str) -> Statement {

@@ -3,11 +3,12 @@ defmodule ReadStates.Store.Cassandra.OpeningTest do
 
   import ExUnit.CaptureLog
 
-  alias ReadStates.{CQL, Proxy, Secret, Services}
+  alias ReadStates.{CQL, OtherVM, Proxy, Secret, Services}
   alias ReadStates.Store.Cassandra
 
   @context %{name: __MODULE__, counters: [:mention_count]}
   @keyspace "read_states_opening"
+  @made "`mix read_states.cassandra.setup` makes it, or `ReadStates.Store.Cassandra.set_up/1` where there is no Mix"
 
   defp open(opts, counters \\ [:mention_count]) do
     with {:ok, store, floor} <- Cassandra.open(opts, %{@context | counters: counters}) do
@@ -90,10 +91,25 @@ defmodule ReadStates.Store.Cassandra.OpeningTest do
     test "without the keyspace, and with one without the table",
          %{opts: opts, cql: cql, keyspace: keyspace} do
       assert {:error, {:missing, "keyspace: there is no keyspace " <> text}} = open(opts)
-      assert text == "#{keyspace}; `mix read_states.cassandra.setup` makes it"
+      assert text == "#{keyspace}; #{@made}"
       make_keyspace(cql, keyspace, "'datacenter1': 1")
       assert {:error, {:missing, "table: there is no table " <> text}} = open(opts)
-      assert text == "#{keyspace}.read_states; `mix read_states.cassandra.setup` makes it"
+      assert text == "#{keyspace}.read_states; #{@made}"
+    end
+
+    test "gets its tables in a VM where no application is started, as that of `bin/app eval`",
+         %{opts: opts} do
+      vm =
+        OtherVM.start("""
+        started = for {app, _, _} <- Application.started_applications(), do: app
+        false = :read_states in started
+        IO.inspect(ReadStates.Store.Cassandra.set_up(#{inspect(opts)}))
+        Process.sleep(:infinity)
+        """)
+
+      OtherVM.await(vm, ":ok")
+      OtherVM.kill(vm)
+      assert open(opts) == {:ok, 0}
     end
 
     test "with a table of another shape", %{opts: opts, cql: cql, keyspace: keyspace} do
