@@ -12,14 +12,15 @@ defmodule ReadStates.CQL do
   @auth_response 15
 
   @doc """
-  Connects to `node`, a `host:port`. `opts`: `:user` and `:password`, and `:tls`, true for a connection that looks at no
-  certificate.
+  Connects to `node`, a `host:port`. `opts`: `:user` and `:password`, and `:tls`, a list of `:certfile` and `:keyfile`, for a
+  connection that shows this certificate and looks at none.
   """
   def connect!(node, opts \\ []) do
     [host, port] = String.split(node, ":")
     transport = if opts[:tls], do: :ssl, else: :gen_tcp
     # Each answer has its length in its header.
-    options = [:binary, active: false] ++ if(opts[:tls], do: [verify: :verify_none], else: [])
+    tls = if opts[:tls], do: [verify: :verify_none] ++ opts[:tls], else: []
+    options = [:binary, active: false] ++ tls
     {:ok, _apps} = Application.ensure_all_started(:ssl)
     {:ok, socket} = transport.connect(to_charlist(host), String.to_integer(port), options, 10_000)
     connection = {transport, socket}

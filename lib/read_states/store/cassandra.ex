@@ -15,8 +15,8 @@ defmodule ReadStates.Store.Cassandra do
          {ReadStates.Store.Cassandra,
           contact_points: ["10.0.0.1", "10.0.0.2"], keyspace: "my_app", user: "my_app", password: password}}
 
-  The tables are made by `mix read_states.cassandra.setup`. The guide [Cassandra](cassandra.md) has them, what they take on disk,
-  what Cassandra itself may lose, and what two instances may do at the same time.
+  The tables are made by `mix read_states.cassandra.setup`, or by `set_up/1` in a release. The guide [Cassandra](cassandra.md) has them, what they
+  take on disk, what Cassandra itself may lose, and what two instances may do at the same time.
 
   Tested with Cassandra 5.0. ScyllaDB speaks the same protocol, and the driver is its own, but nobody has tested that.
 
@@ -30,15 +30,16 @@ defmodule ReadStates.Store.Cassandra do
   - `:consistency` (a level, or `[read: level, write: level]`; default `:local_quorum`) - how many replicas a load has to hear of, and a
     commit: `:one`, `:two`, `:three`, `:quorum`, `:all`, `:local_one`, `:local_quorum` and, to write, `:each_quorum`. A combination is refused
     with which a load may miss a commit, for then an instance would count on from old values: at three replicas `:one` for both, for example.
+    So is a level that asks for more replicas than there are.
   - `:datacentre` (string) - ask only nodes of this one. Needed where the keyspace has replicas in more than one: all nodes of an application
     that may own a user after each other must name the same one.
-  - `:user`, `:password` (strings) - where the cluster asks for them.
+  - `:user`, `:password` (strings) - where the cluster asks for them. The user needs the rights `SELECT` and `MODIFY` on both tables.
   - `:tls` (`true` or a keyword list) - an encrypted connection to nodes that show a certificate:
     - `:cacertfile` - a PEM file of certificates, one of which has signed the nodes'. By default those that the system trusts.
     - `:certfile`, `:keyfile` - the application's own certificate and its key, in PEM files, for nodes that ask for one.
     - `:verify_host` (default `true`) - whether a node's certificate must name its IP address.
   - `:timeout` (milliseconds, default 5,000) - how long a request waits for its answer, before it is tried again, up to three times.
-  - `:replication_factor` (default 3) - of a keyspace that `mix read_states.cassandra.setup` makes. One that is there is left as it is.
+  - `:replication_factor` (default 3) - of a keyspace that `mix read_states.cassandra.setup` or `set_up/1` makes. One that is there is left as it is.
 
   ## Errors at start
 
@@ -50,12 +51,12 @@ defmodule ReadStates.Store.Cassandra do
   | `:not_built` | the library is not there; the text says how to get it |
   | `:not_loaded` | the library is there and cannot be loaded, for example on another system than the one it was built for |
   | `:unreachable` | nobody answers at the contact points |
-  | `:access_denied` | wrong user or password, or none where they are asked for, or a user who may not do this |
+  | `:access_denied` | wrong user or password, or none where they are asked for, or a user who may not read or write a table |
   | `:tls` | a certificate does not fit, or a file of one cannot be read |
   | `:missing` | there is no such keyspace or table |
-  | `:not_ours` | the table is another one, or of a version of the library that this one cannot read, or it forgets: it has a `default_time_to_live`, or a `gc_grace_seconds` of 0 |
+  | `:not_ours` | the table is another one, or of a version of the library that this one cannot read, or it forgets: it has a `default_time_to_live`, or a `gc_grace_seconds` below 3,600 |
   | `:counters_changed` | the instance's counters do not start with those the table was written with, in their order; new ones may only be appended |
-  | `:consistency` | with these levels, and the keyspace's replicas, a load may miss a commit |
+  | `:consistency` | with these levels, and the keyspace's replicas, a load may miss a commit, or can never be done |
   | `:invalid_option` | the datacentre has no replicas, or is not named and there is more than one |
   | `:server`, `:timeout` | the cluster answers with an error, or too late |
 
@@ -115,7 +116,37 @@ defmodule ReadStates.Store.Cassandra do
   @doc false
   def schema(opts), do: Remote.schema(Native, fields!(opts))
 
-  @doc false
+  @doc """
+  Makes what a store needs and is not there yet: the keyspace, the table of the read states, and that of the notes.
+
+  `mix read_states.cassandra.setup` does the same. This is for a release, where there is no Mix; nothing has to be started for it. With a module
+  of the application
+
+      defmodule MyApp.Release do
+        def set_up_read_states do
+          :ok =
+            ReadStates.Store.Cassandra.set_up(
+              contact_points: ["10.0.0.1", "10.0.0.2"],
+              keyspace: "my_app",
+              user: "my_app",
+              password: System.fetch_env!("CASSANDRA_PASSWORD")
+            )
+        end
+      end
+
+  it is
+
+      bin/my_app eval "MyApp.Release.set_up_read_states()"
+
+  at each deployment, from one place and not from several at the same time.
+
+  `opts` (keyword list) are the options of the store, all of them optional. Of what is there nothing is changed or asked for, so that the user
+  needs a right to make something (`CREATE`, on all keyspaces or on this one) only where something is made.
+
+  Returns `:ok`, or `{:error, {reason, text}}` as the start of an instance does, see [above](#module-errors-at-start), or `{:error, :timeout}`
+  after 55 seconds. Raises `ArgumentError` for an option that is unknown or of a wrong value.
+  """
+  @spec set_up(keyword) :: :ok | {:error, {atom, String.t()} | atom}
   def set_up(opts), do: Remote.set_up(Native, fields!(opts))
 
   defp fields!(opts) do

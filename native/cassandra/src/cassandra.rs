@@ -19,7 +19,7 @@ use crate::{schema, session};
 /// The note that has the highest version ever committed.
 const FLOOR: &str = "floor";
 /// The note that has the header.
-const HEADER: &str = "header";
+pub(crate) const HEADER: &str = "header";
 
 /// Read states in two tables of a cluster.
 pub struct Cassandra {
@@ -44,7 +44,7 @@ pub(crate) struct Statements {
     /// The same in large pages.
     pub load_many: PreparedStatement,
     pub scan: PreparedStatement,
-    note: PreparedStatement,
+    pub note: PreparedStatement,
     read_note: PreparedStatement,
 }
 
@@ -137,6 +137,7 @@ impl Database for Cassandra {
             noted: AtomicU64::new(0),
         };
 
+        store.check_permissions().await?;
         let header = store.read_note(HEADER).await?;
         let header = header.map(|header| String::from_utf8_lossy(&header).into_owned());
         let place = format!("table {}.{}", options.keyspace, options.notes_table());
@@ -160,7 +161,7 @@ impl Database for Cassandra {
     }
 
     fn schema(options: &Options) -> Result<Vec<String>, Error> {
-        Ok(schema::statements(options))
+        Ok(schema::statements(options).into())
     }
 
     async fn set_up(options: Options) -> Result<(), Error> {

@@ -70,6 +70,19 @@ impl Replication {
         self.0.values().sum()
     }
 
+    /// Whether there are as many replicas as a level asks for: else each request with it fails, also while all nodes are there.
+    pub fn can_satisfy(&self, level: Level, datacentre: &str) -> bool {
+        let all = self.all();
+        match level {
+            Level::Two => all >= 2,
+            Level::Three => all >= 3,
+            Level::LocalQuorum | Level::LocalOne => {
+                self.0.get(datacentre).copied().unwrap_or(all) >= 1
+            }
+            Level::One | Level::Quorum | Level::All | Level::EachQuorum => all >= 1,
+        }
+    }
+
     /// Whether the replicas that answer a load have one among them that has the commit, with the nearest replicas in
     /// `datacentre`. If each datacentre has a loader of its own, then `datacentre` is any of them.
     pub fn overlap(&self, read: Level, write: Level, datacentre: &str) -> bool {
@@ -147,6 +160,30 @@ mod tests {
         }
         assert!(replication(&[("a", 1)]).overlap(One, One, "a"));
         assert!(!replication(&[("a", 5)]).overlap(Three, Two, "a"));
+    }
+
+    #[test]
+    fn a_level_needs_as_many_replicas_as_it_asks() {
+        let levels = [One, Two, Three, Quorum, All, LocalQuorum, LocalOne];
+        for replicas in 0..5 {
+            let in_one = replication(&[("a", replicas)]);
+            let in_two = replication(&[("a", 0), ("b", replicas)]);
+            for level in levels {
+                let asked = match level {
+                    Two => 2,
+                    Three => 3,
+                    _ => 1,
+                };
+                let enough = replicas >= asked;
+                assert_eq!(
+                    in_one.can_satisfy(level, "a"),
+                    enough,
+                    "{level:?} {replicas}"
+                );
+                let here = !level.is_local() && enough;
+                assert_eq!(in_two.can_satisfy(level, "a"), here, "{level:?} {replicas}");
+            }
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod consistency;
 mod known;
 mod load;
 mod options;
+mod permissions;
 mod scan;
 mod schema;
 mod server;

@@ -27,8 +27,8 @@ const NOTES: &[Column] = &[
     ("value", "regular", -1, "blob"),
 ];
 
-/// The statements that make what is not there.
-pub fn statements(options: &Options) -> Vec<String> {
+/// The statements that make what is not there: the keyspace, the table of the states and that of the notes.
+pub fn statements(options: &Options) -> [String; 3] {
     let keyspace = format!(
         "CREATE KEYSPACE IF NOT EXISTS \"{}\" WITH replication = {{'class': 'NetworkTopologyStrategy', {}: {}}}",
         options.keyspace,
@@ -48,19 +48,29 @@ pub fn statements(options: &Options) -> Vec<String> {
         "CREATE TABLE IF NOT EXISTS {} (name text PRIMARY KEY, value blob)",
         options.notes()
     );
-    vec![keyspace, states, notes]
+    [keyspace, states, notes]
 }
 
-/// Runs them, as often as one likes.
+/// Runs them, as often as one likes. What is there is not asked for: also with IF NOT EXISTS, that would take the right to make it.
 pub async fn set_up(session: &Session, options: &Options) -> Result<(), Error> {
     check_datacentre(session, options)?;
-    for statement in statements(options) {
-        session
-            .query_unpaged(statement, ())
-            .await
-            .map_err(|error| failed(&error))?;
+    let [keyspace, states, notes] = statements(options);
+    if find_replication(session, options).await?.is_none() {
+        make(session, keyspace).await?;
+    }
+    for (table, statement) in [(&options.table, states), (&options.notes_table(), notes)] {
+        let columns = of_table(session, options, table, COLUMNS).await?;
+        if columns.rows_num() == 0 {
+            make(session, statement).await?;
+        }
     }
     session.await_schema_agreement().await.map_err(unexpected)?;
+    Ok(())
+}
+
+async fn make(session: &Session, statement: String) -> Result<(), Error> {
+    let made = session.query_unpaged(statement, ()).await;
+    made.map_err(|error| failed(&error))?;
     Ok(())
 }
 
@@ -83,11 +93,21 @@ fn check_datacentre(session: &Session, options: &Options) -> Result<(), Error> {
     };
     let state = session.get_cluster_state();
     let nodes = state.get_nodes_info().iter();
-    let there: BTreeSet<_> = nodes
+    let there = nodes
         .filter_map(|node| node.datacenter.as_deref())
         .collect();
-    if there.contains(name.as_str()) {
+    one_of(name, there, &options.contact_points)
+}
+
+fn one_of(name: &str, there: BTreeSet<&str>, points: &[String]) -> Result<(), Error> {
+    if there.contains(name) {
         return Ok(());
+    }
+    // The driver goes on with the addresses alone where it could connect, and had no answer then.
+    if there.is_empty() {
+        let points = points.join(", ");
+        let text = format!("contact_points: none of {points} has said which datacentres there are");
+        return Err(Error::new(Reason::Unreachable, text));
     }
     let there = Vec::from_iter(there).join(", ");
     let text = format!("datacentre: no node is in {name}, only in {there}");
@@ -95,6 +115,21 @@ fn check_datacentre(session: &Session, options: &Options) -> Result<(), Error> {
 }
 
 async fn replication(session: &Session, options: &Options) -> Result<Replication, Error> {
+    let found = find_replication(session, options).await?;
+    found.ok_or_else(|| {
+        let text = format!(
+            "keyspace: there is no keyspace {}; {MAKE}",
+            options.keyspace
+        );
+        Error::new(Reason::Missing, text)
+    })
+}
+
+/// How many replicas there are in the keyspace, if it is there.
+async fn find_replication(
+    session: &Session,
+    options: &Options,
+) -> Result<Option<Replication>, Error> {
     let statement = "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?";
     let rows = session
         .query_unpaged(local(statement), (&options.keyspace,))
@@ -105,25 +140,20 @@ async fn replication(session: &Session, options: &Options) -> Result<Replication
     let row = rows
         .maybe_first_row::<(HashMap<String, String>,)>()
         .map_err(unexpected)?;
-    let Some((replication,)) = row else {
-        let text = format!(
-            "keyspace: there is no keyspace {}; {MAKE}",
-            options.keyspace
-        );
-        return Err(Error::new(Reason::Missing, text));
-    };
-    Ok(Replication(
-        replication
-            .into_iter()
-            .filter(|(name, _)| name != "class")
-            // Transient replicas ("3/1") are not counted on.
-            .filter_map(|(name, replicas)| Some((name, replicas.parse().ok()?)))
-            .collect::<BTreeMap<_, _>>(),
-    ))
+    Ok(row.map(|(replication,)| {
+        Replication(
+            replication
+                .into_iter()
+                .filter(|(name, _)| name != "class")
+                // Transient replicas ("3/1") are not counted on.
+                .filter_map(|(name, replicas)| Some((name, replicas.parse().ok()?)))
+                .collect::<BTreeMap<_, _>>(),
+        )
+    }))
 }
 
 /// What to do where something is missing.
-const MAKE: &str = "`mix read_states.cassandra.setup` makes it";
+const MAKE: &str = "`mix read_states.cassandra.setup` makes it, or `ReadStates.Store.Cassandra.set_up/1` where there is no Mix";
 
 /// Of this node's own tables, so there is nobody else to ask.
 fn local(statement: &str) -> Statement {
@@ -155,7 +185,11 @@ fn check_consistency(replication: &Replication, options: &Options) -> Result<(),
         }
         None => datacentres.first().copied().unwrap_or_default(),
     };
-    if replication.overlap(options.read, options.write, datacentre) {
+    let asked = [(options.read, "loads"), (options.write, "commits")];
+    let impossible = asked
+        .into_iter()
+        .find(|(level, _)| !replication.can_satisfy(*level, datacentre));
+    if impossible.is_none() && replication.overlap(options.read, options.write, datacentre) {
         return Ok(());
     }
     let replicas: Vec<_> = match simple {
@@ -165,12 +199,16 @@ fn check_consistency(replication: &Replication, options: &Options) -> Result<(),
             replicas.map(|(name, n)| format!("{name}: {n}")).collect()
         }
     };
-    let text = format!(
-        "consistency: with {} for loads and {} for commits a load may miss what was committed, for keyspace {keyspace} has replicas {}",
-        options.read.name(),
-        options.write.name(),
-        replicas.join(", ")
-    );
+    let wrong = match impossible {
+        Some((level, what)) => format!("{} for {what} is more than can ever answer", level.name()),
+        None => format!(
+            "with {} for loads and {} for commits a load may miss what was committed",
+            options.read.name(),
+            options.write.name()
+        ),
+    };
+    let replicas = replicas.join(", ");
+    let text = format!("consistency: {wrong}, for keyspace {keyspace} has replicas {replicas}");
     Err(Error::new(Reason::Consistency, text))
 }
 
@@ -180,8 +218,7 @@ async fn check_table(
     table: &str,
     expected: &[Column],
 ) -> Result<(), Error> {
-    let statement = "SELECT column_name, kind, position, type FROM system_schema.columns WHERE keyspace_name = ? AND table_name = ?";
-    let rows = of_table(session, options, table, statement).await?;
+    let rows = of_table(session, options, table, COLUMNS).await?;
     let mut found = Vec::new();
     for row in rows
         .rows::<(String, String, i32, String)>()
@@ -229,6 +266,9 @@ async fn check_table(
     Ok(())
 }
 
+/// The columns of a table; none of one that is not there.
+const COLUMNS: &str = "SELECT column_name, kind, position, type FROM system_schema.columns WHERE keyspace_name = ? AND table_name = ?";
+
 /// What the server says of a table, by its keyspace and its name.
 async fn of_table(
     session: &Session,
@@ -244,7 +284,11 @@ async fn of_table(
         .map_err(unexpected)
 }
 
-/// A table must forget neither what is written nor, at once, what is deleted.
+/// Seconds for which a delete must be remembered, so that a write which is older and comes late does not bring back what it deleted. A
+/// commit is given up after a minute: an hour is what the contract of `ReadStates.Store` calls ample.
+const REMEMBERED: i32 = 3_600;
+
+/// A table must forget neither what is written nor, too soon, what is deleted.
 async fn check_lifetimes(session: &Session, options: &Options, table: &str) -> Result<(), Error> {
     let statement = "SELECT default_time_to_live, gc_grace_seconds FROM system_schema.tables WHERE keyspace_name = ? AND table_name = ?";
     let rows = of_table(session, options, table, statement).await?;
@@ -256,12 +300,34 @@ async fn check_lifetimes(session: &Session, options: &Options, table: &str) -> R
         (Some(seconds), _) if seconds != 0 => {
             format!("default_time_to_live {seconds}, after which what was read is unread again")
         }
-        (_, Some(0)) => {
-            "gc_grace_seconds 0, so that what is deleted can come back, and a replica that was away is not told what it missed"
-                .to_owned()
-        }
+        (_, Some(seconds)) if seconds < REMEMBERED => format!(
+            "gc_grace_seconds {seconds}, so that what is deleted can come back, and a replica that was away longer is not told what it \
+             missed: at least {REMEMBERED} are needed"
+        ),
         _ => return Ok(()),
     };
     let text = format!("table: {}.{table} has {why}", options.keyspace);
     Err(Error::new(Reason::NotOurs, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datacentre_is_wrong_only_where_the_nodes_have_said_theirs() {
+        let points = ["10.0.0.1".to_owned(), "10.0.0.2".to_owned()];
+        let one_of =
+            |name, there: &[&'static str]| one_of(name, there.iter().copied().collect(), &points);
+        assert_eq!(one_of("dc1", &["dc1", "dc2"]), Ok(()));
+        let wrong = one_of("dc3", &["dc1", "dc2"]).unwrap_err();
+        assert_eq!(wrong.reason(), Reason::InvalidOption);
+        let text = "datacentre: no node is in dc3, only in dc1, dc2";
+        assert_eq!(wrong.to_string(), text);
+        let unknown = one_of("dc1", &[]).unwrap_err();
+        assert_eq!(unknown.reason(), Reason::Unreachable);
+        let text =
+            "contact_points: none of 10.0.0.1, 10.0.0.2 has said which datacentres there are";
+        assert_eq!(unknown.to_string(), text);
+    }
 }

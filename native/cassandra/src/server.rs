@@ -78,15 +78,15 @@ fn is_transient(error: &ExecutionError) -> bool {
 pub fn failed(error: &ExecutionError) -> Error {
     use RequestAttemptError::DbError as Answer;
     let reason = match error {
+        ExecutionError::LastAttemptError(Answer(
+            DbError::Unauthorized | DbError::AuthenticationError,
+            text,
+        )) => return denied(text),
         ExecutionError::RequestTimeout(_)
         | ExecutionError::LastAttemptError(Answer(
             DbError::ReadTimeout { .. } | DbError::WriteTimeout { .. },
             _,
         )) => Reason::Timeout,
-        ExecutionError::LastAttemptError(Answer(
-            DbError::Unauthorized | DbError::AuthenticationError,
-            _,
-        )) => Reason::AccessDenied,
         ExecutionError::EmptyPlan | ExecutionError::ConnectionPoolError(_) => Reason::Unreachable,
         _ => Reason::Server,
     };
@@ -95,13 +95,17 @@ pub fn failed(error: &ExecutionError) -> Error {
 
 /// What a statement could not be prepared for.
 pub fn unprepared(error: &PrepareError) -> Error {
-    let reason = match error {
+    match error {
         PrepareError::AllAttemptsFailed {
-            first_attempt: RequestAttemptError::DbError(DbError::Unauthorized, _),
-        } => Reason::AccessDenied,
-        _ => Reason::Server,
-    };
-    Error::new(reason, error)
+            first_attempt: RequestAttemptError::DbError(DbError::Unauthorized, text),
+        } => denied(text),
+        _ => Error::new(Reason::Server, error),
+    }
+}
+
+/// What the server does not let our user do, in its words: they name him, the right he lacks and the table.
+fn denied(text: &str) -> Error {
+    Error::new(Reason::AccessDenied, format_args!("user: {text}"))
 }
 
 /// An answer of a form that was not asked for.

@@ -1,9 +1,12 @@
 //! Connecting, and what can go wrong with that, by option.
 
 use std::fmt::Display;
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use read_states_remote::{Error, Reason, tls};
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
@@ -52,7 +55,6 @@ pub async fn connect(options: &Options) -> Result<Session, Error> {
         .speculative_execution_policy(Some(Arc::new(second_node)))
         .build();
     let mut builder = SessionBuilder::new()
-        .known_nodes(&options.contact_points)
         .default_execution_profile_handle(profile.into_handle())
         .connection_timeout(options.timeout())
         .keepalive_interval(KEEPALIVE.0)
@@ -65,23 +67,52 @@ pub async fn connect(options: &Options) -> Result<Session, Error> {
     if let Some(tls) = &options.tls {
         builder = builder.tls_context(Some(tls.config()?));
     }
-    let connected = async {
-        let mut tries = TRIES;
-        loop {
-            let connected = builder.build().await;
-            tries -= 1;
-            match connected {
-                Err(error) if tries > 0 && ended_silently(&error) => sleep(PAUSE).await,
-                connected => return connected,
-            }
-        }
-    };
-    match timeout(CONNECTING, connected).await {
-        Ok(session) => session.map_err(|error| refused(&error, options)),
+    match timeout(CONNECTING, connect_to_any(&builder, options)).await {
+        Ok(connected) => connected,
         Err(_) => Err(unreachable(
             options,
             format_args!("after {} seconds", CONNECTING.as_secs()),
         )),
+    }
+}
+
+async fn connect_to_any(builder: &SessionBuilder, options: &Options) -> Result<Session, Error> {
+    let points = &options.contact_points;
+    let error = match connect_to(builder, points).await {
+        Ok(session) => return Ok(session),
+        Err(error) => refused(&error, options),
+    };
+    if error.reason() != Reason::Unreachable || points.len() == 1 {
+        return Err(error);
+    }
+    // The driver asks them in any order, and says what was wrong with the last one: behind one that is away there may be one that
+    // does not take the password.
+    let mut alone = FuturesUnordered::new();
+    for point in points {
+        alone.push(connect_to(builder, slice::from_ref(point)));
+    }
+    while let Some(connected) = alone.next().await {
+        match connected.map_err(|error| refused(&error, options)) {
+            Err(error) if error.reason() == Reason::Unreachable => {}
+            connected => return connected,
+        }
+    }
+    Err(error)
+}
+
+async fn connect_to(
+    builder: &SessionBuilder,
+    points: &[String],
+) -> Result<Session, NewSessionError> {
+    let builder = builder.clone().known_nodes(points);
+    let mut tries = TRIES;
+    loop {
+        let connected = builder.build().await;
+        tries -= 1;
+        match connected {
+            Err(error) if tries > 0 && ended_silently(&error) => sleep(PAUSE).await,
+            connected => return connected,
+        }
     }
 }
 

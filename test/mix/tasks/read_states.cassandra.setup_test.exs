@@ -54,7 +54,8 @@ defmodule Mix.Tasks.ReadStates.Cassandra.SetupTest do
     assert {:error, {:missing, text}} = open.()
 
     assert text ==
-             "keyspace: there is no keyspace read_states_setup; `mix read_states.cassandra.setup` makes it"
+             "keyspace: there is no keyspace read_states_setup; `mix read_states.cassandra.setup` makes it, " <>
+               "or `ReadStates.Store.Cassandra.set_up/1` where there is no Mix"
 
     args = ~w(--keyspace read_states_setup --table states --replication-factor 1 --timeout 20000)
     said = "keyspace read_states_setup has the tables states and states_notes\n"

@@ -114,6 +114,53 @@ defmodule ReadStates.Store.Cassandra.ClusterTest do
     :ok = Cassandra.close(store)
   end
 
+  test "a load goes to a node that has the user", %{opts: opts} do
+    # With one replica any other node has to ask that one, and be answered.
+    opts = Keyword.merge(opts, keyspace: "read_states_test_1", replication_factor: 1)
+    :ok = Cassandra.set_up(opts ++ [timeout: 30_000])
+    {:ok, store, _floor} = Cassandra.open(opts, %{name: __MODULE__, counters: [:mention_count]})
+    cql = CQL.connect!(hd(opts[:contact_points]))
+    users = 1..2_000
+    table = "#{opts[:keyspace]}.#{opts[:table]}"
+
+    # Two of three loads, there and back.
+    through_one_node =
+      between_nodes(opts, fn ->
+        for user <- users, do: CQL.run!(cql, "SELECT state FROM #{table} WHERE user = #{user}")
+      end)
+
+    assert through_one_node > Enum.count(users)
+
+    # That they are there the nodes tell each other all the time.
+    loads =
+      between_nodes(opts, fn ->
+        for user <- users, do: {:ok, _batch, nil} = Cassandra.load(store, [user], nil)
+      end)
+
+    assert loads < div(through_one_node, 5)
+    CQL.close(cql)
+    :ok = Cassandra.close(store)
+  end
+
+  # How many messages the nodes send to each other meanwhile, as they count them themselves.
+  defp between_nodes(opts, fun) do
+    before = sent(opts)
+    fun.()
+    sent(opts) - before
+  end
+
+  defp sent(opts) do
+    counts =
+      for point <- opts[:contact_points] do
+        cql = CQL.connect!(point)
+        rows = CQL.run!(cql, "SELECT sent_count FROM system_views.internode_outbound")
+        CQL.close(cql)
+        Enum.sum(for [count] <- rows, do: CQL.integer(count))
+      end
+
+    Enum.sum(counts)
+  end
+
   # The reasons of loads and commits that failed.
   defp failed(reasons) do
     receive do

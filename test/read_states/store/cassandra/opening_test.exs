@@ -3,11 +3,12 @@ defmodule ReadStates.Store.Cassandra.OpeningTest do
 
   import ExUnit.CaptureLog
 
-  alias ReadStates.{CQL, Proxy, Secret, Services}
+  alias ReadStates.{CQL, OtherVM, Proxy, Secret, Services}
   alias ReadStates.Store.Cassandra
 
   @context %{name: __MODULE__, counters: [:mention_count]}
   @keyspace "read_states_opening"
+  @made "`mix read_states.cassandra.setup` makes it, or `ReadStates.Store.Cassandra.set_up/1` where there is no Mix"
 
   defp open(opts, counters \\ [:mention_count]) do
     with {:ok, store, floor} <- Cassandra.open(opts, %{@context | counters: counters}) do
@@ -90,10 +91,25 @@ defmodule ReadStates.Store.Cassandra.OpeningTest do
     test "without the keyspace, and with one without the table",
          %{opts: opts, cql: cql, keyspace: keyspace} do
       assert {:error, {:missing, "keyspace: there is no keyspace " <> text}} = open(opts)
-      assert text == "#{keyspace}; `mix read_states.cassandra.setup` makes it"
+      assert text == "#{keyspace}; #{@made}"
       make_keyspace(cql, keyspace, "'datacenter1': 1")
       assert {:error, {:missing, "table: there is no table " <> text}} = open(opts)
-      assert text == "#{keyspace}.read_states; `mix read_states.cassandra.setup` makes it"
+      assert text == "#{keyspace}.read_states; #{@made}"
+    end
+
+    test "gets its tables in a VM where no application is started, as that of `bin/app eval`",
+         %{opts: opts} do
+      vm =
+        OtherVM.start("""
+        started = for {app, _, _} <- Application.started_applications(), do: app
+        false = :read_states in started
+        IO.inspect(ReadStates.Store.Cassandra.set_up(#{inspect(opts)}))
+        Process.sleep(:infinity)
+        """)
+
+      OtherVM.await(vm, ":ok")
+      OtherVM.kill(vm)
+      assert open(opts) == {:ok, 0}
     end
 
     test "with a table of another shape", %{opts: opts, cql: cql, keyspace: keyspace} do
@@ -127,7 +143,8 @@ defmodule ReadStates.Store.Cassandra.OpeningTest do
       for table <- ["read_states", "read_states_notes"],
           {option, value, good, text} <- [
             {"default_time_to_live", 3_600, 0, "default_time_to_live 3600, after which"},
-            {"gc_grace_seconds", 0, 864_000, "gc_grace_seconds 0, so that"}
+            {"gc_grace_seconds", 0, 3_600, "gc_grace_seconds 0, so that"},
+            {"gc_grace_seconds", 3_599, 864_000, "gc_grace_seconds 3599, so that"}
           ] do
         CQL.run!(cql, "ALTER TABLE #{keyspace}.#{table} WITH #{option} = #{value}")
         assert {:error, {:not_ours, "table: " <> found}} = open(opts)
@@ -180,6 +197,23 @@ defmodule ReadStates.Store.Cassandra.OpeningTest do
       for levels <- [:quorum, :local_quorum, [read: :one, write: :all]] do
         assert {:error, {:missing, _no_table}} = open([consistency: levels] ++ opts)
       end
+    end
+
+    test "with a level that asks for more replicas than there are",
+         %{opts: opts, cql: cql, keyspace: keyspace} do
+      make_keyspace(cql, keyspace, "'datacenter1': 2")
+
+      for {levels, what} <- [
+            {:three, ":three for loads"},
+            {[read: :one, write: :three], ":three for commits"}
+          ] do
+        assert {:error, {:consistency, text}} = open([consistency: levels] ++ opts)
+
+        assert text ==
+                 "consistency: #{what} is more than can ever answer, for keyspace #{keyspace} has replicas datacenter1: 2"
+      end
+
+      assert {:error, {:missing, _no_table}} = open([consistency: :two] ++ opts)
     end
 
     test "without the datacentre that is named",
@@ -241,6 +275,25 @@ defmodule ReadStates.Store.Cassandra.OpeningTest do
 
       assert {:error, {:access_denied, text}} = open(Keyword.drop(opts, [:user, :password]))
       assert text =~ ~r/^user, password: /
+    end
+
+    test "says what it does not take, also where another contact point is away", %{
+      opts: opts,
+      own: own,
+      endpoints: endpoints
+    } do
+      # Several times, for the driver asks them in any order.
+      points = ["127.0.0.1:1", endpoints["contact_points"]]
+      opts = Keyword.put(opts, :contact_points, points)
+
+      for _ <- 1..10 do
+        wrong = Keyword.put(opts, :password, "not-the-password")
+        assert {:error, {:access_denied, "user, password: " <> _text}} = open(wrong)
+        wrong = Keyword.put(opts, :tls, [cacertfile: endpoints["other_ca"]] ++ own)
+        assert {:error, {:tls, "tls: " <> _text}} = open(wrong)
+      end
+
+      assert {:ok, _floor} = open(opts)
     end
 
     test "shows no password in what an instance that does not start says", %{opts: opts} do
