@@ -16,10 +16,11 @@ defmodule ReadStates.Bench.Histogram do
 
   def record(histogram, ns), do: :counters.add(histogram, index(min(max(ns, 0), @most), 0) + 1, 1)
 
+  def count(histogram), do: Enum.sum(counts(histogram))
+
   # Nanoseconds that so large shares of all did not take longer than.
   def percentiles(histogram, shares) do
-    counts = for i <- 1..@size, do: :counters.get(histogram, i)
-    sums = Enum.scan(counts, &+/2)
+    sums = Enum.scan(counts(histogram), &+/2)
     total = List.last(sums)
 
     for share <- shares do
@@ -27,6 +28,8 @@ defmodule ReadStates.Bench.Histogram do
       highest(Enum.find_index(sums, &(&1 >= rank)) || 0)
     end
   end
+
+  defp counts(histogram), do: for(i <- 1..@size, do: :counters.get(histogram, i))
 
   defp index(ns, shift) when ns < 2 * @steps, do: shift * @steps + ns
   defp index(ns, shift), do: index(ns >>> 1, shift + 1)
