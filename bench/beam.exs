@@ -2,9 +2,10 @@
 #
 #     mix run bench/beam.exs [--states N] [--seconds S] [--per-user N] [--shared-by N] [--only WORK] [--output FILE]
 #
-# Benchee measures where its package is there (`mix deps.get`), and Cachex takes part. As many processes call as there are schedulers, so for one core:
+# Benchee measures where its package is there (`mix deps.get`), and Cachex takes part. As many processes call as there are schedulers, so for one core, on which
+# what is committed meanwhile is committed too:
 #
-#     ELIXIR_ERL_OPTIONS="+S 1:1" mix run bench/beam.exs
+#     ELIXIR_ERL_OPTIONS="+S 1:1" taskset -c 0 mix run bench/beam.exs
 
 files =
   ~w(world measurement table resident_memory subject discarding_store read_states_subject ets_subject

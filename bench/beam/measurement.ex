@@ -4,9 +4,15 @@ defmodule ReadStates.Bench.Measurement do
 
   alias ReadStates.Bench.World
 
+  # What is measured, and when: this file is compiled when a benchmark begins.
+  @commit "../commit" |> Path.expand(__DIR__) |> System.cmd([]) |> elem(0) |> String.trim()
+  @date Date.to_iso8601(Date.utc_today())
+
   # `subject` is who did it, `metric` what the value is of, with its unit.
   def append(path, part, world, threads, work, subject, metric, value) do
     fields = [
+      commit: @commit,
+      date: @date,
       part: part,
       work: work,
       subject: subject,

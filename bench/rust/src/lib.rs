@@ -9,5 +9,6 @@ pub mod lines;
 pub mod measurement;
 pub mod resident;
 pub mod sharded;
+pub mod stamp;
 pub mod subject;
 pub mod world;

@@ -8,6 +8,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::stamp::Stamp;
+
 /// A figure, and what it is of.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -35,11 +37,26 @@ pub struct Measurement {
     pub second: Option<f64>,
 }
 
-/// Appends measurements to a file of lines.
+/// A measurement as it is in a file of lines.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Line {
+    /// What was measured, and when.
+    #[serde(flatten)]
+    pub stamp: Stamp,
+    /// The figure.
+    #[serde(flatten)]
+    pub measurement: Measurement,
+}
+
+/// Appends measurements of this program to a file of lines.
 pub fn append(path: &Path, measurements: &[Measurement]) -> io::Result<()> {
     let mut lines = String::new();
     for measurement in measurements {
-        lines.push_str(&serde_json::to_string(measurement)?);
+        let line = Line {
+            stamp: Stamp::now().clone(),
+            measurement: measurement.clone(),
+        };
+        lines.push_str(&serde_json::to_string(&line)?);
         lines.push('\n');
     }
     let mut file = OpenOptions::new().create(true).append(true).open(path)?;
@@ -47,7 +64,7 @@ pub fn append(path: &Path, measurements: &[Measurement]) -> io::Result<()> {
 }
 
 /// Reads a file of lines.
-pub fn read(path: &Path) -> io::Result<Vec<Measurement>> {
+pub fn read(path: &Path) -> io::Result<Vec<Line>> {
     let lines = std::fs::read_to_string(path)?;
     let parse = |line| Ok(serde_json::from_str(line)?);
     lines.lines().map(parse).collect()

@@ -6,7 +6,7 @@ mod moka;
 mod published;
 mod quick_cache;
 
-pub use engine::Engine;
+pub use engine::{Engine, LruEngine};
 pub use lru::Lru;
 pub use moka::Moka;
 pub use published::Published;

@@ -177,12 +177,27 @@ pub struct Recorder {
     output: Option<PathBuf>,
     /// What all figures have in common.
     of: Measurement,
+    /// Bytes the process had before the subject.
+    before: u64,
 }
 
-/// Fills a subject, and records what memory that took.
-pub fn start<S: Subject>(part: &str, world: World) -> (Full<S>, Recorder) {
+/// Where figures of a subject that is about to be filled go to.
+pub fn recorder<S: Subject>(part: &str, world: &World) -> Recorder {
     let seconds = number("READ_STATES_BENCH_SECONDS", 3.0);
-    let recorder = Recorder {
+    let of = Measurement {
+        part: part.into(),
+        subject: S::NAME.into(),
+        states: world.states(),
+        per_user: world.per_user,
+        shared_by: (world.states() as f64 / world.channels as f64).round() as u64,
+        threads: 1,
+        ..Measurement::default()
+    };
+    println!(
+        "\n{}: {} read states, {} a user, {} users a channel",
+        of.subject, of.states, of.per_user, of.shared_by
+    );
+    Recorder {
         criterion: Criterion::default()
             .sample_size(20)
             .warm_up_time(Duration::from_secs_f64(seconds / 3.0))
@@ -190,34 +205,20 @@ pub fn start<S: Subject>(part: &str, world: World) -> (Full<S>, Recorder) {
             .without_plots()
             .configure_from_args(),
         output: env::var_os("READ_STATES_BENCH_OUTPUT").map(PathBuf::from),
-        of: Measurement {
-            part: part.into(),
-            subject: S::NAME.into(),
-            states: world.states(),
-            per_user: world.per_user,
-            shared_by: (world.states() as f64 / world.channels as f64).round() as u64,
-            threads: 1,
-            ..Measurement::default()
-        },
-    };
-    let before = resident::bytes();
+        of,
+        before: resident::bytes(),
+    }
+}
+
+/// Fills a subject, and records what memory that took.
+pub fn start<S: Subject>(part: &str, world: World) -> (Full<S>, Recorder) {
+    let recorder = recorder::<S>(part, &world);
     let start = Instant::now();
     let subject = S::new(world.states());
     fill(&subject, &world);
-    let seconds = start.elapsed().as_secs_f64();
-    let bytes = (resident::bytes() - before) as f64 / world.states() as f64;
-    let Measurement {
-        states,
-        per_user,
-        shared_by,
-        ..
-    } = recorder.of;
-    println!(
-        "\n{}: {states} read states, {per_user} a user, {shared_by} users a channel",
-        S::NAME
-    );
-    println!("filled in {seconds:.1} s, {bytes:.1} bytes each\n");
-    recorder.record("memory", 1, "bytes/state", bytes);
+    println!("filled in {:.1} s", start.elapsed().as_secs_f64());
+    recorder.memory("memory");
+    println!();
     let full = Full {
         subject,
         world,
@@ -260,7 +261,15 @@ impl Recorder {
         }
     }
 
-    fn record(&self, work: &str, threads: u64, metric: &str, value: f64) {
+    /// Records what memory the process has taken since before the subject.
+    pub fn memory(&self, work: &str) {
+        let bytes = (resident::bytes() - self.before) as f64 / self.of.states as f64;
+        println!("{work}: {bytes:.1} bytes a read state");
+        self.record(work, 1, "bytes/state", bytes);
+    }
+
+    /// Records a figure.
+    pub fn record(&self, work: &str, threads: u64, metric: &str, value: f64) {
         let measurement = Measurement {
             work: work.into(),
             threads,

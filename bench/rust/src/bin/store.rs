@@ -24,6 +24,8 @@ use read_states_stores::{Local, Store};
 const BATCH: usize = 10_000;
 /// Rows of a commit that are taken in one hold of a shard's lock.
 const AT_ONCE: usize = 128;
+/// Rows that are dirty when these holds are timed: several holds of each shard.
+const LEAST_DIRTY: u64 = 1 << 17;
 /// Users of one load, as the library does it.
 const LOADED: usize = 256;
 /// Entries of a page, as the library asks for them.
@@ -141,49 +143,74 @@ fn main() {
         loaded as f64 / load,
     );
 
-    let times = holds(&engine, &world);
-    let median = times[times.len() / 2];
-    note(
-        "snapshot in one hold of a lock",
-        "ReadStates engine",
-        "us",
-        median,
-    );
-    note(
-        "snapshot in one hold, p99",
-        "ReadStates engine",
-        "us",
-        times[times.len() * 99 / 100],
-    );
+    let (holds, batch) = holds(&engine, &world);
+    let holds_of = |share: f64| holds[((holds.len() - 1) as f64 * share) as usize];
+    for (metric, value) in [
+        ("p50 us", holds_of(0.5)),
+        ("p99 us", holds_of(0.99)),
+        ("longest us", holds_of(1.0)),
+        ("us for 128 rows, of 10,000 in one call", batch),
+    ] {
+        note(
+            "hold of a lock for a batch",
+            "ReadStates engine",
+            metric,
+            value,
+        );
+    }
     if let Some(output) = arguments.output {
         append(&output, &results).expect("the output can be written");
     }
 }
 
-/// Microseconds, ascending, of commits of as many rows as are taken in one hold of a lock, each of
-/// another user. They include encoding those rows, which is done without the lock.
-fn holds(engine: &Arc<Engine>, world: &World) -> Vec<f64> {
-    for user in 0..world.users {
-        let id = world.channel(user, user % world.per_user);
+/// How long locks are held while batches of 10,000 rows are built: what is taken in one hold after the other, until
+/// there is a batch, in microseconds, ascending. Nobody outside of the engine sees the holds in one call, so each of
+/// these is a call, and a bit more than the hold: encoding the rows, which is done without the lock, and going on to
+/// the next shard are in it. Beside it, what as many rows take on average of batches that are built in one call.
+fn holds(engine: &Arc<Engine>, world: &World) -> (Vec<f64>, f64) {
+    let calls = build(engine, world, AT_ONCE, u64::MAX - 1);
+    let mut holds = Vec::from_iter(calls.iter().map(|(microseconds, _)| *microseconds));
+    holds.sort_by(f64::total_cmp);
+    let calls = build(engine, world, BATCH, u64::MAX);
+    let (microseconds, rows) = calls
+        .iter()
+        .fold((0.0, 0), |sum, call| (sum.0 + call.0, sum.1 + call.1));
+    (holds, microseconds * AT_ONCE as f64 / rows as f64)
+}
+
+/// Builds batches, of calls that take so many rows, from changes of every user by a message. Returns the microseconds
+/// and rows of each call.
+fn build(engine: &Arc<Engine>, world: &World, at_once: usize, message: u64) -> Vec<(f64, usize)> {
+    let each = LEAST_DIRTY.div_ceil(world.users).min(world.per_user);
+    for (user, i) in (0..world.users).flat_map(|user| (0..each).map(move |i| (user, i))) {
+        let id = world.channel(user, i);
         let operation = Operation::Change {
             channel: Channel { kind: 0, id },
-            change: Change::Ack { message: u64::MAX },
+            change: Change::Ack { message },
         };
         let done = engine.apply(world.user(user), &operation, NOW);
         done.expect("no bound");
     }
     engine.flush(0);
-    let mut times = vec![];
-    loop {
+    // In the end a shard has less than is taken in one hold, so that a call has several.
+    let most = (world.users * each) as usize * 4 / 5;
+    let (mut calls, mut built, mut taken) = (vec![], vec![], 0);
+    while taken < most {
         let begin = Instant::now();
-        let Some(commit) = engine.begin_commit(0, AT_ONCE, NOW) else {
-            break;
-        };
-        times.push(begin.elapsed().as_secs_f64() * 1e6);
-        commit.succeed(NOW);
+        let commit = engine.begin_commit(0, at_once, NOW).expect("more is dirty");
+        let microseconds = begin.elapsed().as_secs_f64() * 1e6;
+        calls.push((microseconds, commit.entries()));
+        taken += commit.entries();
+        built.push(commit);
+        if built.len() * at_once >= BATCH {
+            built.drain(..).for_each(|commit| commit.succeed(NOW));
+        }
     }
-    times.sort_by(f64::total_cmp);
-    times
+    built.into_iter().for_each(|commit| commit.succeed(NOW));
+    while let Some(rest) = engine.begin_commit(0, BATCH, NOW) {
+        rest.succeed(NOW);
+    }
+    calls
 }
 
 const NOW: Now = Now {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use read_states_engine::Policy;
 use read_states_engine::batch::BatchBuilder;
 use read_states_engine::engine::{self, Config, UserOperation};
 use read_states_engine::id::Channel;
@@ -13,7 +14,13 @@ use read_states_engine::read_state;
 use super::{ByUser, Change, ReadState, Subject, Write};
 
 /// See the module.
-pub struct Engine(Arc<engine::Engine>);
+pub type Engine = EngineOf<false>;
+
+/// The engine with `eviction: :lru`.
+pub type LruEngine = EngineOf<true>;
+
+/// With the default policy, or as an exact LRU.
+pub struct EngineOf<const LRU: bool>(Arc<engine::Engine>);
 
 /// Time stands still: nothing is due before it is flushed.
 const NOW: Now = Now {
@@ -24,17 +31,22 @@ const NOW: Now = Now {
 /// The engine's partitions: one, as there is one thread that commits.
 const PARTITION: usize = 0;
 
-impl Subject for Engine {
-    const NAME: &str = "ReadStates";
+impl<const LRU: bool> Subject for EngineOf<LRU> {
+    const NAME: &str = if LRU {
+        "ReadStates, :lru"
+    } else {
+        "ReadStates"
+    };
 
     type Batch = Vec<UserOperation>;
 
     fn new(states: u64) -> Self {
         let config = Config {
             capacity: 2 * states as usize,
+            policy: if LRU { Policy::Lru } else { Policy::Clock },
             ..Config::default()
         };
-        Engine(Arc::new(engine::Engine::new(config)))
+        EngineOf(Arc::new(engine::Engine::new(config)))
     }
 
     #[inline]
@@ -80,7 +92,7 @@ impl Subject for Engine {
     }
 }
 
-impl ByUser for Engine {
+impl<const LRU: bool> ByUser for EngineOf<LRU> {
     type List = Vec<(Channel, read_state::ReadState)>;
 
     #[inline]

@@ -25,6 +25,8 @@ pub struct Row {
     pub value: f64,
     /// How many times the figure of ReadStates it is, from as many threads.
     pub ratio: Option<f64>,
+    /// How many times as many operations it does as from one thread, if it was measured from more.
+    pub speedup: Option<f64>,
 }
 
 /// Brings together what can be compared, in the order in which it was measured.
@@ -70,6 +72,7 @@ fn comparison(group: &[&Measurement]) -> Comparison {
         threads,
         value: median(values),
         ratio: None,
+        speedup: None,
     }));
     for i in 0..rows.len() {
         let ours = |row: &&Row| is_ours(&row.subject) && row.threads == rows[i].threads;
@@ -78,6 +81,10 @@ fn comparison(group: &[&Measurement]) -> Comparison {
             .find(ours)
             .filter(|_| !is_ours(&rows[i].subject));
         rows[i].ratio = ours.map(|ours| rows[i].value / ours.value);
+        let alone = |row: &&Row| row.subject == rows[i].subject && row.threads == 1;
+        let is_more = rows[i].threads > 1 && group[0].metric == "ns/operation";
+        let alone = rows.iter().find(alone).filter(|_| is_more);
+        rows[i].speedup = alone.map(|alone| alone.value / rows[i].value);
     }
     Comparison {
         of: group[0].clone(),

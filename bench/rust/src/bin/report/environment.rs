@@ -8,7 +8,6 @@ use serde::Serialize;
 
 /// The machine of now, and the programs on it.
 pub struct Environment {
-    pub date: String,
     pub machine: Machine,
     /// By name, of those that were found.
     pub versions: BTreeMap<String, String>,
@@ -64,7 +63,6 @@ impl Environment {
         versions.extend(crates());
         versions.extend(go_modules());
         Environment {
-            date: first_line("date", &["--utc", "+%Y-%m-%d"]).unwrap_or_default(),
             machine: Machine::this(),
             versions,
         }

@@ -40,23 +40,17 @@ fn print_table(table: &[&Comparison]) {
                 count(row.threads, "thread", "threads"),
                 readable(row.value),
                 comparison.of.metric,
-                remark(comparison, row),
+                remark(row),
             );
             println!("{}", line.trim_end());
         }
     }
 }
 
-/// How it compares with ReadStates, or what several threads bring.
-fn remark(comparison: &Comparison, row: &Row) -> String {
-    if let Some(ratio) = row.ratio {
-        return format!("x {}", readable(ratio));
-    }
-    let alone = |other: &&Row| other.subject == row.subject && other.threads == 1;
-    match comparison.rows.iter().find(alone) {
-        Some(alone) if row.threads > 1 && comparison.of.metric == "ns/operation" => {
-            format!("{} of one thread's rate", readable(alone.value / row.value))
-        }
-        _ => String::new(),
-    }
+/// How it compares with ReadStates, and what several threads bring.
+fn remark(row: &Row) -> String {
+    let ratio = row.ratio.map(|ratio| format!("x {}", readable(ratio)));
+    let speedup = row.speedup;
+    let speedup = speedup.map(|times| format!("{} of one thread's rate", readable(times)));
+    Vec::from_iter(ratio.into_iter().chain(speedup)).join(", ")
 }

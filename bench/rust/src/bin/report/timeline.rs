@@ -11,15 +11,23 @@ use read_states_bench::measurement::Measurement;
 use crate::number::{count, grouped};
 use crate::style::{FAINT, LINES, TEXT, anchored, color, file_name, text};
 
-const SIZE: (u32, u32) = (1_100, 820);
-const HEAD: u32 = 92;
-/// Response times have this height below the head, and CPU and memory the rest.
-const RESPONSE_TIMES: u32 = 480;
+const WIDTH: u32 = 1_100;
+const HEAD: u32 = 84;
+/// Height of the response times of each kind.
+const PANEL: u32 = 150;
+/// Height of CPU and memory.
+const USAGE: u32 = 270;
+/// Height of what is under the last panel.
+const SECONDS: u32 = 48;
 
-/// What is drawn of the response times, from below to above: metric, what the legend says of it, and width of its line.
-const RESPONSE_TIME_LINES: [(&str, &str, u32); 2] = [
-    ("max us", "maximum thin", 1),
-    ("p99.9 us", "p99.9 thick", 3),
+/// Kinds of response times, each in a panel of its own: in one, nobody could tell the lines apart. All
+/// who are compared are in each of them, on one axis.
+const RESPONSE_TIMES: [(&str, &str); 5] = [
+    ("p50 us", "p50"),
+    ("p99 us", "p99"),
+    ("p99.9 us", "p99.9"),
+    ("p99.99 us", "p99.99"),
+    ("max us", "longest"),
 ];
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -82,13 +90,21 @@ fn draw(of_work: &[Series], path: &Path) -> Result<(), Box<dyn Error>> {
             subjects.push(&series[0].subject);
         }
     }
-    let root = SVGBackend::new(path, SIZE).into_drawing_area();
+    let panels = RESPONSE_TIMES.len() as u32 * PANEL + SECONDS;
+    let size = (WIDTH, HEAD + panels + USAGE);
+    let root = SVGBackend::new(path, size).into_drawing_area();
     root.fill(&WHITE)?;
     let (head, charts) = root.split_vertically(HEAD);
     draw_head(&head, of_work[0][0], &subjects)?;
-    let (response_times, usage) = charts.split_vertically(RESPONSE_TIMES);
-    let (cpu, memory) = usage.split_horizontally(SIZE.0 / 2);
-    draw_response_times(&response_times, of_work, &subjects)?;
+    let (mut panels, usage) = charts.split_vertically(panels);
+    let (cpu, memory) = usage.split_horizontally(WIDTH / 2);
+    for (number, (metric, name)) in RESPONSE_TIMES.into_iter().enumerate() {
+        let last = number + 1 == RESPONSE_TIMES.len();
+        let seconds = if last { SECONDS } else { 0 };
+        let (panel, rest) = panels.split_vertically(PANEL + seconds);
+        draw_response_times(&panel, of_work, &subjects, metric, name, seconds)?;
+        panels = rest;
+    }
     draw_usage(&cpu, of_work, &subjects, "cpu %", "CPU, % of one core")?;
     draw_usage(&memory, of_work, &subjects, "rss MB", "memory, MB")?;
     root.present()?;
@@ -120,27 +136,28 @@ fn draw_head(area: &Area, of: &Measurement, subjects: &[&str]) -> Result<(), Box
         // About as wide as the text is going to be.
         x += 36 + 8 * subject.len() as i32 + 24;
     }
-    let lines = RESPONSE_TIME_LINES.map(|(_, line, _)| line);
-    let lines = format!("of each second: {}", lines.join(", "));
-    let right = (SIZE.0 as i32 - 24, 62);
+    let right = (WIDTH as i32 - 24, 62);
     area.draw(&Text::new(
-        lines,
+        "of the requests of each second, logarithmic",
         right,
         anchored(text(14, FAINT), HPos::Right),
     ))?;
     Ok(())
 }
 
+/// The response times of a kind. `seconds` is the height of the axis under them, which only the last has.
 fn draw_response_times(
     area: &Area,
     of_work: &[Series],
     subjects: &[&str],
+    metric: &str,
+    name: &str,
+    seconds: u32,
 ) -> Result<(), Box<dyn Error>> {
     let values = || {
-        let lines = RESPONSE_TIME_LINES
-            .iter()
-            .flat_map(|(kind, ..)| of_kind(of_work, kind));
-        lines.flatten().map(|figure| figure.value)
+        of_kind(of_work, metric)
+            .flatten()
+            .map(|figure| figure.value)
     };
     let most = values().fold(1.0, f64::max);
     let least = values().filter(|value| *value > 0.0).fold(most, f64::min);
@@ -148,16 +165,18 @@ fn draw_response_times(
     let range = decade(least, f64::floor)..decade(most * 1.001, f64::ceil);
 
     let mut chart = ChartBuilder::on(area)
+        .margin_top(10)
         .margin_left(16)
         .margin_right(24)
-        .x_label_area_size(48)
+        .x_label_area_size(seconds)
         .y_label_area_size(84)
         .build_cartesian_2d(0.0..last_second(of_work), range.log_scale())?;
     chart
         .configure_mesh()
         .x_desc("seconds")
         .x_label_formatter(&|second| grouped(*second as u64))
-        .y_desc("response time in a second, logarithmic")
+        .y_desc(name)
+        .y_labels(5)
         .y_label_formatter(&|us| duration(*us))
         .label_style(text(13, FAINT))
         .axis_desc_style(text(14, TEXT))
@@ -165,14 +184,12 @@ fn draw_response_times(
         .light_line_style(TRANSPARENT)
         .axis_style(FAINT)
         .draw()?;
-    for (kind, _, width) in RESPONSE_TIME_LINES {
-        for series in of_kind(of_work, kind) {
-            let points = series
-                .iter()
-                .map(|figure| (second(figure), figure.value.max(least)));
-            let style = color(&series[0].subject, subjects).stroke_width(width);
-            chart.draw_series(LineSeries::new(points, style))?;
-        }
+    for series in of_kind(of_work, metric) {
+        let points = series
+            .iter()
+            .map(|figure| (second(figure), figure.value.max(least)));
+        let style = color(&series[0].subject, subjects).stroke_width(1);
+        chart.draw_series(LineSeries::new(points, style))?;
     }
     Ok(())
 }
