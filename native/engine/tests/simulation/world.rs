@@ -676,7 +676,10 @@ impl World {
         self.resize(0, usize::MAX);
         self.engine.reclaim();
         // Those who only waited for a load.
-        while (0..PARTITIONS).any(|p| self.engine.begin_load(p, 100).load.is_some()) {}
+        while (0..PARTITIONS).any(|p| {
+            let begun = self.engine.begin_load(p, 100);
+            begun.load.is_some() || begun.more
+        }) {}
         let stats = self.engine.stats();
         assert_eq!((stats.users, stats.states, stats.channels), (0, 0, 0));
         self.restart(true);
