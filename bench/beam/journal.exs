@@ -12,7 +12,7 @@ defmodule ReadStates.Bench.Journal do
   import ReadStates.Bench.Timing, only: [median: 1]
 
   alias ReadStates.Bench.{DiscardingStore, Measurement, Table, World}
-  alias ReadStates.Native
+  alias ReadStates.{Instance, Native}
   alias ReadStates.Store.Local
 
   @rounds 41
@@ -125,9 +125,11 @@ defmodule ReadStates.Bench.Journal do
     (System.monotonic_time(:nanosecond) - started) / @operations
   end
 
-  # Each read state is acked once, alone; then the journal is read as after a crash.
+  # Each read state is acked once, alone; then the journal is read as after a crash: by an engine that has room for all
+  # of it, and by an instance with the default options, which commits what it has taken up before it takes up more.
   defp recovery(world, directory, report) do
-    engine = engine(directory)
+    path = Path.join(directory, "journal")
+    engine = engine(path)
 
     World.each_rows(world, fn rows ->
       for {{user, channel}, message, 0} <- rows, do: written(engine, user, channel, message)
@@ -135,13 +137,48 @@ defmodule ReadStates.Bench.Journal do
 
     # Nothing is committed, so all of it stays.
     :ok = Native.close_journal(engine)
-    engine = engine(directory)
-    started = System.monotonic_time(:microsecond)
-    {:ok, {operations, 0, 0, [], 0}} = Native.recover(engine)
-    seconds = (System.monotonic_time(:microsecond) - started) / 1_000_000
-    true = operations == World.states(world)
-    report.("recovery", "ReadStates", "operations/s", operations / seconds, nil)
+    engine = engine(path)
+    operations = World.states(world)
+
+    {read, _done} =
+      seconds(fn ->
+        {:ok, {^operations, 0, 0, [], 0}} = Native.recover(engine)
+        {:ok, :done} = Native.recover_more(engine)
+      end)
+
+    report.("recovery, read only", "ReadStates", "operations/s", operations / read, nil)
     :ok = Native.close_journal(engine)
+    # All options are the default ones; the journal is only not where the store would look for it.
+    options = [
+      name: :recovered,
+      store: {Local, path: Path.join(directory, "store")},
+      journal: [path: path]
+    ]
+
+    {started, {:ok, instance}} = seconds(fn -> ReadStates.start_link(options) end)
+    %{engine: engine} = Instance.fetch!(:recovered)
+    {taken_up, :ok} = seconds(fn -> await_recovered(engine) end)
+    {committed, :ok} = seconds(fn -> World.commit(:recovered) end)
+    report.("recovery, start_link", "ReadStates Local", "s", started, nil)
+    rate = operations / (started + taken_up)
+    report.("recovery, taken up", "ReadStates Local", "operations/s", rate, nil)
+    rate = operations / (started + taken_up + committed)
+    report.("recovery, commits included", "ReadStates Local", "operations/s", rate, nil)
+    Supervisor.stop(instance, :normal, :infinity)
+  end
+
+  defp await_recovered(engine) do
+    if Native.is_recovering(engine) do
+      Process.sleep(10)
+      await_recovered(engine)
+    else
+      :ok
+    end
+  end
+
+  defp seconds(fun) do
+    {took, result} = :timer.tc(fun)
+    {took / 1_000_000, result}
   end
 
   defp written(engine, user, channel, message) do

@@ -106,7 +106,7 @@ defmodule ReadStates.Journal do
     end
   end
 
-  # What it has of an earlier life waits in the engine from now on, or is taken up by the recoverer.
+  # What it has of an earlier life is known from now on, and is taken up by the recoverer.
   def recover(%{journal: nil}, _engine), do: :ok
 
   def recover(%{name: name}, engine) do

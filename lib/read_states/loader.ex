@@ -136,13 +136,14 @@ defmodule ReadStates.Loader do
       only_awaited = StoreCalls.any?(calls, &(not &1.awaited))
 
       case Native.begin_load(instance.engine, state.partition, @most_users, only_awaited) do
-        {nil, [], _awaited, []} ->
+        {nil, [], _awaited, [], false} ->
           state
 
-        {nil, [], _awaited, settled} ->
+        # Nobody to load, in what was looked at of the queue.
+        {nil, [], _awaited, settled, _more} ->
           state |> answer(settled, :ok) |> load_together()
 
-        {load, users, awaited, settled} ->
+        {load, users, awaited, settled, _more} ->
           {suspects, users} = Enum.split_with(users, &Suspects.suspect?(state.suspects, &1))
 
           state

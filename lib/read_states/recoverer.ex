@@ -1,7 +1,7 @@
 defmodule ReadStates.Recoverer do
   @moduledoc false
-  # Goes on with what the journal has of an earlier life, as the commits make room for it, and stops
-  # when there is no more. Mostly all of it was taken up at the start.
+  # Takes up what the journal has of an earlier life, as the commits make room for it, and stops
+  # when there is no more.
 
   use GenServer, restart: :transient
 

@@ -69,15 +69,18 @@ pub struct Begun {
     pub load: Option<Load>,
     /// Users who were queued but need no load any more.
     pub settled: Vec<Id>,
+    /// Whether it was looked no further, so that there may be more to find.
+    pub more: bool,
 }
 
 impl Engine {
     /// Starts the load of up to `most` users who are wanted in a partition: of those somebody waits
     /// for, or if there are none, of those who are due. So nobody waits for users he did not ask for.
-    /// Each user is part of one load at a time.
+    /// Each user is part of one load at a time. So many entries of the queue are looked at, and there
+    /// may be nobody in them who is still to be loaded, see [`Begun::more`].
     pub fn begin_load(self: &Arc<Self>, partition: usize, most: usize) -> Begun {
         let begun = self.begin_awaited_load(partition, most);
-        if begun.load.is_some() || !begun.settled.is_empty() {
+        if begun.load.is_some() || !begun.settled.is_empty() || begun.more {
             return begun;
         }
         // A user who is brought in takes more dirty memory than his pending operations did.
@@ -107,20 +110,21 @@ impl Engine {
             users: Vec::new(),
             staged: AHashMap::new(),
         };
-        let mut settled = Vec::new();
+        let (mut settled, mut looked_at) = (Vec::new(), 0);
         if self.load_queue() == 0 {
             return Begun::default();
         }
         for mut shard in self.partition(partition) {
             while !shard.unread
-                && load.users.len() + settled.len() < most
-                && let Some(user) = shard.load_queue.pop(&self.shared().totals, wanted)
+                && looked_at < most
+                && let Some((ticket, user)) = shard.load_queue.pop(&self.shared().totals, wanted)
             {
+                looked_at += 1;
                 match shard.absent(self.hash(user), user) {
                     Some(absent) => {
-                        if absent.wanted == Some(wanted) {
+                        if absent.ticket == Some(ticket) {
                             // Before anything that can panic: then dropping it has him wait again.
-                            absent.wanted = None;
+                            absent.ticket = None;
                             absent.load = Some(load.token);
                             load.users.push(user);
                         }
@@ -132,6 +136,7 @@ impl Engine {
         Begun {
             load: (!load.users.is_empty()).then_some(load),
             settled,
+            more: looked_at == most,
         }
     }
 }

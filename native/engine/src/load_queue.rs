@@ -17,12 +17,22 @@ pub(crate) enum Wanted {
     Awaited,
 }
 
-/// See the module. A user who was due and is awaited now is in both queues; the entry that does
-/// not say what he is wanted for any more is stale.
+/// The entry of a user in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub wanted: Wanted,
+    /// Differs from that of every other in the queue.
+    number: u32,
+}
+
+/// See the module. Nobody is searched for when he is wanted for something else, or needs no load any more: his entry
+/// becomes stale, which the [ticket](crate::user::Absent::ticket) of the user tells, and is passed over.
 #[derive(Debug, Default)]
 pub(crate) struct LoadQueue {
-    due: VecDeque<Id>,
-    awaited: VecDeque<Id>,
+    due: VecDeque<(u32, Id)>,
+    awaited: VecDeque<(u32, Id)>,
+    /// Entries so far.
+    pushed: u32,
 }
 
 impl LoadQueue {
@@ -39,31 +49,54 @@ impl LoadQueue {
         shrink(&mut self.awaited);
     }
 
-    pub fn push(&mut self, totals: &Totals, user: Id, wanted: Wanted) {
+    pub fn push(&mut self, totals: &Totals, user: Id, wanted: Wanted) -> Ticket {
         adjust(&totals.wanted, 0, 1);
-        match wanted {
-            Wanted::Due => self.due.push_back(user),
-            Wanted::Awaited => {
-                adjust(&totals.awaited, 0, 1);
-                self.awaited.push_back(user);
-            }
+        if wanted == Wanted::Awaited {
+            adjust(&totals.awaited, 0, 1);
         }
+        self.pushed = self.pushed.wrapping_add(1);
+        let number = self.pushed;
+        self.entries(wanted).push_back((number, user));
+        Ticket { wanted, number }
     }
 
-    pub fn pop(&mut self, totals: &Totals, wanted: Wanted) -> Option<Id> {
-        let queue = match wanted {
-            Wanted::Due => &mut self.due,
-            Wanted::Awaited => &mut self.awaited,
-        };
-        let user = queue.pop_front()?;
+    pub fn pop(&mut self, totals: &Totals, wanted: Wanted) -> Option<(Ticket, Id)> {
+        let (number, user) = self.entries(wanted).pop_front()?;
         adjust(&totals.wanted, 1, 0);
         if wanted == Wanted::Awaited {
             adjust(&totals.awaited, 1, 0);
         }
-        Some(user)
+        Some((Ticket { wanted, number }, user))
+    }
+
+    /// Drops stale entries if they are the most. At most so many are `live`.
+    pub fn compact(&mut self, totals: &Totals, live: usize, is_live: impl Fn(Ticket, Id) -> bool) {
+        let before = self.len();
+        if before <= 2 * live + 64 {
+            return;
+        }
+        let awaited = self.awaited.len();
+        for wanted in [Wanted::Due, Wanted::Awaited] {
+            let entries = self.entries(wanted);
+            entries.retain(|&(number, user)| is_live(Ticket { wanted, number }, user));
+        }
+        adjust(&totals.wanted, before, self.len());
+        adjust(&totals.awaited, awaited, self.awaited.len());
+        debug_assert!(self.len() <= live, "nobody has two tickets");
+    }
+
+    fn len(&self) -> usize {
+        self.due.len() + self.awaited.len()
     }
 
     pub fn bytes(&self) -> usize {
-        (self.due.capacity() + self.awaited.capacity()) * size_of::<Id>()
+        (self.due.capacity() + self.awaited.capacity()) * size_of::<(u32, Id)>()
+    }
+
+    fn entries(&mut self, wanted: Wanted) -> &mut VecDeque<(u32, Id)> {
+        match wanted {
+            Wanted::Due => &mut self.due,
+            Wanted::Awaited => &mut self.awaited,
+        }
     }
 }

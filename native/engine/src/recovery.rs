@@ -1,12 +1,12 @@
 //! What the journal has of an earlier life, carried out again: the operations wait for their users to be loaded.
 //!
-//! There can be many more than the memory should hold at once. So they are read again for as many shards
-//! as there is room for, and when users of those are loaded and their operations merged, for the next. Until the turn of a shard comes, none
-//! of its users is loaded, as he would lack what he is to be given; whoever asks for one waits, and what is written waits
-//! with the rest.
+//! There can be many more than the memory should hold at once. So they are read again for some shards at a time, a
+//! *portion*, which is kept as close together as they were in the journal: each reading goes through all of it. Of a portion one
+//! shard after the other gets its operations, as there is room for them and for their users: when those are loaded and
+//! their operations merged, the next. Until the turn of a shard comes, none of its users is loaded, as he would lack what he is to be given;
+//! whoever asks for one waits, and what is written waits with the rest.
 
 use std::io;
-use std::ops::Range;
 
 use ahash::{AHashMap, AHashSet};
 use read_states_journal::{Damage, Reader};
@@ -15,14 +15,22 @@ use read_states_sync::atomic::Ordering::Relaxed;
 use crate::batch::Version;
 use crate::engine::Engine;
 use crate::fail_point::fail_point;
+use crate::id::Id;
 use crate::journal_record::{self, Said};
 use crate::journaling::Journaling;
 use crate::now::Now;
 use crate::pending::Stamped;
+use crate::totals::adjust;
 use crate::user::Absent;
 
 /// Bytes that an operation takes if it is the only one of its user, with what tables and queues need.
 const BYTES: usize = size_of::<Absent>() + 2 * size_of::<Stamped>();
+
+/// Operations that are given to a shard in one hold of its lock.
+const AT_ONCE: usize = 128;
+
+/// An operation of a portion, with its user.
+type Read = (Id, Stamped);
 
 /// What was found in the journal at the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,7 +55,7 @@ pub enum Recovery {
     Done,
     /// Some shards had their turn. What they brought is to be loaded and committed at once.
     Portion,
-    /// There is no room: what the last portion brought has to be merged first.
+    /// There is no room: what the last shards brought has to be merged first.
     Waits,
 }
 
@@ -59,31 +67,36 @@ pub(crate) struct Unread {
     operations: Box<[usize]>,
     /// Batches of which something is missing.
     partial: AHashSet<u64>,
-    /// The first shard whose turn has not come.
+    /// The first shard that is in no portion yet.
     from: usize,
-    /// The shards whose turn it is, and how far that is, if it had to be given up in the middle.
-    portion: Option<Portion>,
+    portion: Portion,
+    /// Whether there is room for all of it at once.
+    fits: bool,
 }
 
-/// Some shards whose turn it is.
-#[derive(Debug)]
+/// What was read of some shards, which wait for their turn.
+#[derive(Debug, Default)]
 struct Portion {
-    shards: Range<usize>,
-    /// Segments that were read.
+    /// The first of them.
+    from: usize,
+    /// The operations of each, the first one's last.
+    shards: Vec<Vec<Read>>,
+    /// Segments that were read: some, if it had to be given up in the middle.
     segments: usize,
-    /// Operations that were found in them.
+    /// Operations that were found in them, and how many there are in all.
     found: usize,
+    expected: usize,
 }
 
 impl Engine {
-    /// Reads what the journal has of an earlier life, and begins to carry it out: there is more to do if
-    /// [`Engine::recover_more`] says so. To be called once, before all else.
+    /// Reads what the journal has of an earlier life. [`Engine::recover_more`] carries it out, while everything else goes
+    /// on. To be called once, before all else.
     pub fn recover(&self, now: Now) -> io::Result<Recovered> {
         let Some(journaling) = &self.shared().journaling else {
             return Ok(Recovered::default());
         };
         let mut reader = journaling.journal.reader();
-        let mut known = Known::new(self.shard_count());
+        let mut known = Known::new(self.shard_count(), reader.oldest());
         reader.for_each(|tag, words| {
             known.note(journal_record::decode(tag, words), |user| {
                 self.shard_index(self.hash(user))
@@ -96,7 +109,6 @@ impl Engine {
             let why = "the store was written to without this journal since, or it is the journal of another store";
             return Err(io::Error::other(why));
         }
-        known.oldest_segment = reader.oldest();
         let stored = journaling.journal.highest_stored();
         let is_older = journaling.floor < stored;
         let recovered = Recovered {
@@ -117,14 +129,17 @@ impl Engine {
         journaling.journal.mark(highest.max(journaling.floor));
         journaling.journal.sync()?;
         journaling.begin_upkeep(now);
-        *journaling.unread.lock() = Some(Unread {
-            reader,
-            partial: known.partial(),
-            operations: known.operations,
-            from: 0,
-            portion: None,
-        });
-        self.recover_more(now)?;
+        let operations = known.operations.iter().sum::<usize>();
+        if operations > 0 {
+            *journaling.unread.lock() = Some(Unread {
+                reader,
+                operations: known.operations.clone(),
+                partial: known.partial(),
+                from: 0,
+                portion: Portion::default(),
+                fits: operations <= self.room() / BYTES,
+            });
+        }
         Ok(recovered)
     }
 
@@ -144,53 +159,89 @@ impl Engine {
         let Some(rest) = &mut *unread else {
             return Ok(Recovery::Done);
         };
-        if rest.portion.is_none() {
-            let waiting =
-                (0..rest.from).map(|at| self.shard_at(at).ledger.counts.pending_operations);
-            let bound = self.shared().bounds.dirty_memory.load(Relaxed);
-            let Some(shards) = rest.next(bound / BYTES, waiting.sum()) else {
-                return Ok(Recovery::Waits);
-            };
-            rest.portion = Some(Portion {
-                shards,
-                segments: 0,
-                found: 0,
-            });
-        }
-        let shards = self.recover_portion(rest, now)?;
-        let is_last = shards.end == rest.operations.len();
-        let flush = self.next_flush();
-        for index in shards.clone() {
-            let mut shard = self.shard_at(index);
-            shard.unread = false;
-            if !is_last || shards.start > 0 {
-                // Somebody may wait for them, or for those after them.
-                shard.ledger.epochs.start_awaited(flush);
-                shard.ledger.due.flush();
+        let mut recovery = Recovery::Waits;
+        loop {
+            if !rest.is_read() {
+                if recovery == Recovery::Portion {
+                    // Which takes a while, and what was taken up can be loaded meanwhile.
+                    return Ok(recovery);
+                }
+                rest.read(self)?;
             }
+            let Some(next) = rest.portion.shards.last() else {
+                *unread = None;
+                return Ok(Recovery::Done);
+            };
+            if !rest.fits && !self.has_room_for(next.len(), rest.portion.from) {
+                return Ok(recovery);
+            }
+            self.take_up(rest, now);
+            recovery = Recovery::Portion;
         }
-        // Last: after a panic it is done again for all of them.
-        rest.portion = None;
-        rest.from = shards.end;
-        if is_last {
-            *unread = None;
-            return Ok(Recovery::Done);
-        }
-        Ok(Recovery::Portion)
     }
 
-    /// Reads what is left of the portion. What was read stays read, should the disk fail.
-    fn recover_portion(&self, rest: &mut Unread, now: Now) -> io::Result<Range<usize>> {
+    /// Bytes for operations that wait, and as many for a portion.
+    fn room(&self) -> usize {
+        self.shared().bounds.dirty_memory.load(Relaxed) / 2
+    }
+
+    /// Whether there is room for so many operations if so many shards had their turn. For those of one shard there is when
+    /// most of the room is free.
+    fn has_room_for(&self, operations: usize, shards: usize) -> bool {
+        let room = self.room() / BYTES;
+        let waiting = (0..shards).map(|at| self.shard_at(at).ledger.counts.pending_operations);
+        let waiting: usize = waiting.sum();
+        waiting + operations <= room || waiting <= room / 2
+    }
+
+    /// Gives the next shard of the portion its operations.
+    fn take_up(&self, rest: &mut Unread, now: Now) {
+        let portion = &rest.portion;
+        let flush = self.next_flush();
+        let operations = portion.shards.last().map_or(&[][..], Vec::as_slice);
+        for some in operations.chunks(AT_ONCE) {
+            let mut shard = self.shard_at(portion.from);
+            for (user, operation) in some {
+                shard.recover(self.shared(), self.hash(*user), *user, *operation, now);
+            }
+        }
+        let mut shard = self.shard_at(portion.from);
+        shard.unread = false;
+        if !rest.fits || shard.ledger.epochs.is_awaited(0) {
+            // Somebody waits for them, or perhaps for those after them.
+            shard.ledger.epochs.start_awaited(flush);
+            shard.ledger.due.flush();
+        }
+        drop(shard);
+        // Last: after a panic it is done again for all of them, and who is in twice counts once.
+        adjust(&self.shared().totals.memory, rest.bytes(portion.from), 0);
+        rest.portion.shards.pop();
+        rest.portion.from += 1;
+    }
+}
+
+impl Unread {
+    /// Whether the portion has all that it is to have: some shards, unless there are no more.
+    fn is_read(&self) -> bool {
+        let is_over = self.portion.shards.is_empty() && self.from < self.operations.len();
+        self.portion.found == self.portion.expected && !is_over
+    }
+
+    /// Reads what is left of the portion, or the next. What was read stays read, should the disk fail.
+    fn read(&mut self, engine: &Engine) -> io::Result<()> {
+        if self.portion.shards.is_empty() {
+            self.begin(engine.room() / size_of::<Read>());
+            let bytes = (self.portion.from..self.from).map(|shard| self.bytes(shard));
+            adjust(&engine.shared().totals.memory, 0, bytes.sum());
+        }
         let Unread {
             reader,
-            operations,
             partial,
             portion,
+            from: end,
             ..
-        } = rest;
-        let portion = portion.as_mut().expect("its turn has come");
-        let expected: usize = operations[portion.shards.clone()].iter().sum();
-        while expected > 0 && portion.segments < reader.len() {
+        } = self;
+        while portion.found != portion.expected && portion.segments < reader.len() {
             let mut found = 0;
             reader.for_each_of(portion.segments..portion.segments + 1, |tag, words| {
                 if let Some(Said::Operation {
@@ -200,13 +251,11 @@ impl Engine {
                     batch,
                 }) = journal_record::decode(tag, words)
                 {
-                    let hash = self.hash(user);
-                    let index = self.shard_index(hash);
-                    if portion.shards.contains(&index) {
+                    let index = engine.shard_index(engine.hash(user));
+                    if (portion.from..*end).contains(&index) {
                         found += 1;
                         if batch.is_none_or(|batch| !partial.contains(&batch)) {
-                            let mut shard = self.shard_at(index);
-                            shard.recover(self.shared(), hash, user, (version, operation), now);
+                            portion.shards[*end - 1 - index].push((user, (version, operation)));
                         }
                     }
                 }
@@ -214,60 +263,71 @@ impl Engine {
             portion.segments += 1;
             portion.found += found;
         }
-        if portion.found != expected {
+        if portion.found != portion.expected {
             let why = "its files are not those that were read at first";
             return Err(io::Error::other(why));
         }
-        Ok(portion.shards.clone())
+        Ok(())
     }
-}
 
-impl Unread {
-    /// The shards whose turn is next: as many as there is room for, if `room` is for so many operations and so
-    /// many of earlier shards still wait, but one at least when most of the room is free.
-    fn next(&self, room: usize, waiting: usize) -> Option<Range<usize>> {
-        let mut left = room.saturating_sub(waiting);
+    /// Bytes of what is read of a shard.
+    fn bytes(&self, shard: usize) -> usize {
+        self.operations[shard] * size_of::<Read>()
+    }
+
+    /// Begins a portion of as many shards as there is room for, if it is for so many operations, but of one at least.
+    fn begin(&mut self, room: usize) {
+        let from = self.from;
+        let mut left = room;
         let fits = |operations: &&usize| {
             let after = left.checked_sub(**operations);
             left = after.unwrap_or_default();
             after.is_some()
         };
-        let least = usize::from(waiting <= room / 2);
-        let shards = &self.operations[self.from..];
-        let count = shards.iter().take_while(fits).count().max(least);
-        let after = shards.iter().skip(count);
-        let empty = after.take_while(|operations| **operations == 0).count();
-        let end = self.from + (count + empty).min(shards.len());
-        (end > self.from).then_some(self.from..end)
+        let shards = &self.operations[from..];
+        let count = shards.iter().take_while(fits).count().max(1);
+        let shards = &shards[..count];
+        let room = shards.iter().rev();
+        self.portion = Portion {
+            from,
+            shards: room.map(|count| Vec::with_capacity(*count)).collect(),
+            segments: 0,
+            found: 0,
+            expected: shards.iter().sum(),
+        };
+        self.from = from + count;
     }
 }
 
-/// What has to be known of all records before the first is carried out.
+/// What has to be known of all records before the first is carried out. It is little, however many they are: of batches
+/// only those that have begun, and those that are not whole.
 #[derive(Debug)]
 struct Known {
     highest: Version,
     highest_batch: u64,
-    /// Operations that are no part of a batch.
-    singles: u64,
     /// Operations of each shard.
     operations: Box<[usize]>,
-    /// Operations of each batch.
-    batches: AHashMap<u64, u64>,
-    /// How many it had, and the number of the oldest segment when it began.
-    ends: AHashMap<u64, (u64, u64)>,
+    /// Those to be carried out, and those of batches that are damaged.
+    whole: u64,
+    broken: u64,
+    /// Operations of each batch whose end, which comes after them, was not seen yet.
+    open: AHashMap<u64, u64>,
+    /// Batches that have ended and are not whole.
+    partial: AHashSet<u64>,
     oldest_segment: u64,
 }
 
 impl Known {
-    fn new(shards: usize) -> Self {
+    fn new(shards: usize, oldest_segment: u64) -> Self {
         Known {
             highest: 0,
             highest_batch: 0,
-            singles: 0,
             operations: vec![0; shards].into(),
-            batches: AHashMap::new(),
-            ends: AHashMap::new(),
-            oldest_segment: 0,
+            whole: 0,
+            broken: 0,
+            open: AHashMap::new(),
+            partial: AHashSet::new(),
+            oldest_segment,
         }
     }
 
@@ -284,9 +344,9 @@ impl Known {
                 match batch {
                     Some(batch) => {
                         self.highest_batch = self.highest_batch.max(batch);
-                        *self.batches.entry(batch).or_default() += 1;
+                        *self.open.entry(batch).or_default() += 1;
                     }
-                    None => self.singles += 1,
+                    None => self.whole += 1,
                 }
             }
             Some(Said::BatchEnd {
@@ -295,41 +355,79 @@ impl Known {
                 oldest,
             }) => {
                 self.highest_batch = self.highest_batch.max(batch);
-                self.ends.insert(batch, (records, oldest));
+                let operations = self.open.remove(&batch).unwrap_or_default();
+                // What was in segments that are gone already was committed.
+                if operations == records || oldest < self.oldest_segment {
+                    self.whole += operations;
+                } else {
+                    self.broken += operations;
+                    self.partial.insert(batch);
+                }
             }
             None => {}
         }
     }
 
     fn count(&self) -> Recovered {
-        let mut recovered = Recovered {
-            operations: self.singles,
+        Recovered {
+            operations: self.whole,
+            cut: self.open.values().sum(),
+            broken: self.broken,
+            ..Recovered::default()
+        }
+    }
+
+    /// The batches of which something is missing.
+    fn partial(self) -> AHashSet<u64> {
+        let mut partial = self.partial;
+        partial.extend(self.open.into_keys());
+        partial
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::Operation;
+
+    #[test]
+    fn of_batches_that_are_whole_nothing_is_kept() {
+        let mut known = Known::new(1, 1);
+        let operation = |batch| {
+            Some(Said::Operation {
+                version: batch,
+                user: batch,
+                operation: Operation::DeleteUser,
+                batch: Some(batch),
+            })
+        };
+        let end = |batch, records, oldest| {
+            Some(Said::BatchEnd {
+                batch,
+                records,
+                oldest,
+            })
+        };
+        for batch in 1..=10_000 {
+            known.note(operation(batch), |_| 0);
+            known.note(operation(batch), |_| 0);
+            known.note(end(batch, 2, 1), |_| 0);
+        }
+        assert!(known.open.capacity() + known.partial.capacity() < 10);
+        // One that has lost a record, one whose others were committed, one that has not ended.
+        known.note(operation(10_001), |_| 0);
+        known.note(operation(10_003), |_| 0);
+        known.note(end(10_001, 2, 1), |_| 0);
+        known.note(operation(10_002), |_| 0);
+        known.note(end(10_002, 2, 0), |_| 0);
+        let expected = Recovered {
+            operations: 20_001,
+            cut: 1,
+            broken: 1,
             ..Recovered::default()
         };
-        for (batch, operations) in &self.batches {
-            let count = if self.is_whole(*batch) {
-                &mut recovered.operations
-            } else if self.ends.contains_key(batch) {
-                &mut recovered.broken
-            } else {
-                &mut recovered.cut
-            };
-            *count += operations;
-        }
-        recovered
-    }
-
-    /// Whether all of a batch was written. What is in segments that are gone already was committed.
-    fn is_whole(&self, batch: u64) -> bool {
-        let end = self.ends.get(&batch);
-        end.is_some_and(|(operations, oldest)| {
-            *oldest < self.oldest_segment || self.batches.get(&batch) == Some(operations)
-        })
-    }
-
-    /// The batches that are not whole.
-    fn partial(&self) -> AHashSet<u64> {
-        let batches = self.batches.keys().copied();
-        batches.filter(|batch| !self.is_whole(*batch)).collect()
+        assert_eq!(known.count(), expected);
+        assert_eq!(known.highest_batch, 10_003);
+        assert_eq!(known.partial(), AHashSet::from_iter([10_001, 10_003]));
     }
 }

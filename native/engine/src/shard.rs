@@ -228,19 +228,32 @@ impl Shard {
         match find_absent(&mut self.absents, hash, user) {
             Some(absent)
                 if absent.load.is_none()
-                    && absent.wanted != Some(wanted)
-                    && absent.wanted != Some(Wanted::Awaited) =>
+                    && absent.ticket.is_none_or(|ticket| {
+                        ticket.wanted != wanted && ticket.wanted != Wanted::Awaited
+                    }) =>
             {
-                absent.wanted = Some(wanted);
-                self.load_queue.push(&shared.totals, user, wanted);
+                absent.ticket = Some(self.load_queue.push(&shared.totals, user, wanted));
                 true
             }
             _ => false,
         }
     }
 
+    /// Drops the entries of users who need no load any more, or wait for it elsewhere in the queue, if they are the most.
+    /// That the former need none is then not said by [`Begun::settled`](crate::load::Begun::settled): who waits has to ask.
+    fn compact_load_queue(&mut self, shared: &Shared) {
+        let absents = &self.absents;
+        let live = absents.len();
+        self.load_queue
+            .compact(&shared.totals, live, |ticket, user| {
+                let absent = absents.peek(shared.hasher.hash_one(user), |absent| absent.id == user);
+                absent.is_some_and(|absent| absent.ticket == Some(ticket))
+            });
+    }
+
     /// Gives back what tables and queues have too much, and brings the count of the shard's own memory up to date.
     pub fn count_memory(&mut self, shared: &Shared) {
+        self.compact_load_queue(shared);
         self.residents.shrink();
         self.absents.shrink();
         self.load_queue.shrink();

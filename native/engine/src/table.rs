@@ -68,6 +68,11 @@ impl<T> Table<T> {
         }
     }
 
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
     /// Number of places, for [`Table::place`].
     #[inline]
     pub fn places(&self) -> usize {

@@ -6,7 +6,7 @@ use crate::evict::MOST_USES;
 use crate::fail_point::fail_point;
 use crate::flush::Epoch;
 use crate::id::{Channel, Id};
-use crate::load_queue::Wanted;
+use crate::load_queue::Ticket;
 use crate::now::{Micros, Now};
 use crate::pending::Pending;
 use crate::read_state_set::ReadStateSet;
@@ -112,8 +112,8 @@ pub(crate) struct Absent {
     pub charged: usize,
     /// Token of the load under way.
     pub load: Option<u64>,
-    /// Why the user is in the queue of those to load, if he is.
-    pub wanted: Option<Wanted>,
+    /// His entry in the queue of those to load, if he is in it; others of his are stale.
+    pub ticket: Option<Ticket>,
     /// Whether to commit at once when loaded.
     pub hurried: bool,
     /// Readers who wait for the load.

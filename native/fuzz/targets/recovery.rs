@@ -29,6 +29,7 @@ fuzz_target!(|records: Vec<(Tag, Vec<u64>)>| {
         let now = Now::default();
         let recovered = engine.recover(now).unwrap();
         assert!(recovered.damage.is_empty() && recovered.operations <= records.len() as u64);
+        engine.recover_more(now).unwrap();
         engine.flush(0);
         while let Some(load) = engine.begin_load(0, 100).load {
             load.finish(now);

@@ -22,26 +22,31 @@ impl Resource for LoadResource {}
 
 type Handle = ResourceArc<LoadResource>;
 
-/// `{load | nil, users to load, whether somebody waits for them, users who need none any more}`.
+/// `{load | nil, users to load, whether somebody waits for them, users who need none any more, whether there may be
+/// more to find}`.
 #[rustler::nif]
 fn begin_load(
     engine: ResourceArc<EngineResource>,
     partition: usize,
     most: usize,
     only_awaited: bool,
-) -> (Option<Handle>, Vec<Id>, bool, Vec<Id>) {
+) -> (Option<Handle>, Vec<Id>, bool, Vec<Id>, bool) {
     let engine = &engine.engine;
-    let Begun { load, settled } = if only_awaited {
+    let Begun {
+        load,
+        settled,
+        more,
+    } = if only_awaited {
         engine.begin_awaited_load(partition, most)
     } else {
         engine.begin_load(partition, most)
     };
     let Some(load) = load else {
-        return (None, Vec::new(), false, settled);
+        return (None, Vec::new(), false, settled, more);
     };
     let (users, awaited) = (load.users().to_vec(), load.is_awaited());
     let load = ResourceArc::new(LoadResource::new(load));
-    (Some(load), users, awaited, settled)
+    (Some(load), users, awaited, settled, more)
 }
 
 /// Adds a page of the store: `{:ok, entries}`, `{:error, what is wrong with it}` or `{:error, :stale}`.

@@ -7,6 +7,7 @@ use read_states_engine::WriteError;
 use read_states_engine::batch::Batch;
 use read_states_engine::engine::{Config, Engine, Resize, UserOperation, Wake};
 use read_states_engine::id::{Channel, Id};
+use read_states_engine::load::Load;
 use read_states_engine::now::Now;
 use read_states_engine::operation::{Change, Operation};
 use read_states_engine::read::{Found, LoadQueueFull, Query};
@@ -334,6 +335,81 @@ fn the_load_queue_is_bounded_for_readers_and_not_for_writers() {
         engine.apply(100, &ack(1, message), Now::default()).unwrap();
     }
     assert_eq!(engine.load_queue(), 101);
+}
+
+#[test]
+fn the_load_queue_does_not_grow_by_loads_that_fail_again_and_again() {
+    let engine = engine(Config::default());
+    engine.apply(1, &ack(1, 1), Now::default()).unwrap();
+    engine.flush(0);
+    assert!(engine.begin_commit(0, 100, LATER).is_none());
+    for _ in 0..1_000 {
+        // He is due as well each time, and awaited before his turn comes.
+        assert_eq!(engine.total(1, 0), Ok(Found::Absent));
+        let load = engine.begin_load(0, 100).load.expect("he is awaited");
+        assert!(load.is_awaited());
+        load.fail();
+    }
+    assert!(engine.load_queue() < 100, "{}", engine.load_queue());
+    let load = load_within(&engine, 100).expect("he is due");
+    assert_eq!(load.users(), [1]);
+    assert!(load_within(&engine, 100).is_none());
+    assert_eq!(engine.load_queue(), 0);
+}
+
+#[test]
+fn the_load_queue_does_not_grow_by_users_who_need_no_load_any_more() {
+    let engine = engine(Config {
+        capacity: 0,
+        ..Config::default()
+    });
+    for _ in 0..1_000 {
+        for message in 0..65 {
+            engine.apply(1, &ack(1, message), LATER).unwrap();
+        }
+        // Everything is known of him now, without a load.
+        engine.apply(1, &Operation::DeleteUser, LATER).unwrap();
+        engine.flush(0);
+        let commit = engine.begin_commit(0, 100, LATER).unwrap();
+        commit.succeed(LATER);
+        assert_eq!(engine.stats().users, 0, "and he is evicted again");
+    }
+    assert!(engine.load_queue() < 100, "{}", engine.load_queue());
+}
+
+#[test]
+fn one_look_for_users_to_load_looks_at_no_more_than_it_may_load() {
+    let engine = engine(Config::default());
+    for user in 0..1_000 {
+        engine.apply(user, &ack(1, 1), Now::default()).unwrap();
+    }
+    engine.flush(0);
+    assert!(engine.begin_commit(0, 1, LATER).is_none());
+    // Their entries of users who are due say nothing any more.
+    for user in 0..1_000 {
+        engine.want(user).unwrap();
+    }
+    while let Some(load) = engine.begin_awaited_load(0, 100).load {
+        load.finish(LATER);
+    }
+    for user in 1_000..1_010 {
+        engine.apply(user, &ack(1, 1), Now::default()).unwrap();
+    }
+    engine.flush(0);
+    engine.begin_commit(0, 1_000_000, LATER).unwrap();
+    while engine.load_queue() > 0 {
+        let queued = engine.load_queue();
+        let begun = engine.begin_load(0, 10);
+        assert!(queued - engine.load_queue() <= 10);
+        assert!(begun.more || engine.load_queue() == 0);
+        begun.load.map(|load| load.finish(LATER));
+    }
+}
+
+/// The next load, after looks in which there is none.
+fn load_within(engine: &Arc<Engine>, looks: usize) -> Option<Load> {
+    let mut begun = (0..looks).map(|_| engine.begin_load(0, 10));
+    begun.find_map(|begun| begun.load)
 }
 
 #[test]

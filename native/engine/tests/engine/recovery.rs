@@ -64,29 +64,111 @@ fn load(engine: &Arc<Engine>, now: Now) {
     }
 }
 
-#[test]
-fn a_disk_that_fails_in_the_middle_has_nothing_taken_up_twice() {
-    let directory = tempfile::tempdir().unwrap();
-    let now = Now::default();
+/// Reads the journal, and takes up what there is room for.
+fn recover(engine: &Engine, now: Now) -> Recovered {
+    let recovered = engine.recover(now).unwrap();
+    engine.recover_more(now).unwrap();
+    recovered
+}
+
+/// A journal with one mention of each user after the other, several times.
+fn mentioned(directory: &TempDir, now: Now) {
     let mention = Change::Increment {
         message: 1,
         counter: 0,
         by: 1,
     };
-    let mention = Operation::Change {
-        channel: CHANNEL,
-        change: mention,
-    };
-    let engine = open(&directory, usize::MAX);
+    let engine = open(directory, usize::MAX);
     engine.recover(now).unwrap();
     for _ in 0..MENTIONS {
         for user in 0..USERS {
-            engine.apply(user, &mention, now).unwrap();
+            engine.apply(user, &on(mention), now).unwrap();
             engine.tend_journal(now).unwrap();
         }
     }
-    drop(engine);
+}
 
+/// Takes up what is left, and has all of it merged.
+fn finish(engine: &Arc<Engine>, now: Now) {
+    for round in 0.. {
+        assert!(round < 1_000, "the recovery must come to an end");
+        load(engine, now);
+        if engine.recover_more(now).unwrap() == Recovery::Done {
+            break;
+        }
+    }
+    engine.flush(0);
+    load(engine, now);
+}
+
+fn assert_mentioned(engine: &Arc<Engine>, now: Now) {
+    for user in 0..USERS {
+        engine.want(user).unwrap();
+        load(engine, now);
+        let Ok(Found::Resident(state)) = engine.get(user, CHANNEL) else {
+            panic!("he was loaded");
+        };
+        assert_eq!(state.counters[0], MENTIONS);
+    }
+}
+
+#[test]
+fn the_journal_is_not_read_again_for_each_shard() {
+    let directory = tempfile::tempdir().unwrap();
+    let now = Now::default();
+    mentioned(&directory, now);
+    // All can be kept, and a fourth of it be merged at the same time.
+    let engine = open(&directory, 1_300_000);
+    let recovered = engine.recover(now).unwrap();
+    assert_eq!(recovered.operations, USERS * u64::from(MENTIONS));
+    assert_eq!(engine.recover_more(now).unwrap(), Recovery::Portion);
+    for segment in segments(&directory) {
+        let name = segment.file_name().unwrap();
+        let hidden = format!("{}.hidden", name.to_str().unwrap());
+        fs::rename(&segment, directory.path().join(hidden)).unwrap();
+    }
+    assert_eq!(engine.recover_more(now).unwrap(), Recovery::Waits);
+    finish(&engine, now);
+    assert_mentioned(&engine, now);
+}
+
+#[test]
+fn calls_are_answered_before_the_first_operation_is_taken_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let now = Now::default();
+    mentioned(&directory, now);
+    let engine = open(&directory, usize::MAX);
+    engine.recover(now).unwrap();
+    assert!(engine.is_recovering());
+    assert_eq!(engine.stats().pending_operations, 0);
+    assert_eq!(engine.get(1, CHANNEL), Ok(Found::Absent));
+    engine.apply(1, &Operation::DeleteUser, now).unwrap();
+    engine
+        .apply(1, &on(Change::Ack { message: 7 }), now)
+        .unwrap();
+    // Who asks for a commit now waits for what is still to be taken up, and not for its deadline.
+    let flush = engine.flush(0);
+    load(&engine, now);
+    assert!(!engine.is_flushed(0, flush));
+    assert_eq!(engine.get(1, CHANNEL), Ok(Found::Absent));
+    assert_eq!(engine.recover_more(now).unwrap(), Recovery::Done);
+    load(&engine, now);
+    load(&engine, now);
+    assert!(engine.is_flushed(0, flush));
+    let acked = ReadState {
+        last_message_id: 7,
+        ..ReadState::default()
+    };
+    engine.want(1).unwrap();
+    load(&engine, now);
+    assert_eq!(engine.get(1, CHANNEL), Ok(Found::Resident(acked)));
+}
+
+#[test]
+fn a_disk_that_fails_in_the_middle_has_nothing_taken_up_twice() {
+    let directory = tempfile::tempdir().unwrap();
+    let now = Now::default();
+    mentioned(&directory, now);
     let engine = open(&directory, 200_000);
     let recovered = engine.recover(now).unwrap();
     assert_eq!(recovered.operations, USERS * u64::from(MENTIONS));
@@ -102,23 +184,8 @@ fn a_disk_that_fails_in_the_middle_has_nothing_taken_up_twice() {
         assert_eq!(engine.stats().pending_operations, taken_up);
     }
     fs::rename(&elsewhere, &hidden).unwrap();
-    for round in 0.. {
-        assert!(round < 1_000, "the recovery must come to an end");
-        load(&engine, now);
-        if engine.recover_more(now).unwrap() == Recovery::Done {
-            break;
-        }
-    }
-    engine.flush(0);
-    load(&engine, now);
-    for user in 0..USERS {
-        engine.want(user).unwrap();
-        load(&engine, now);
-        let Ok(Found::Resident(state)) = engine.get(user, CHANNEL) else {
-            panic!("he was loaded");
-        };
-        assert_eq!(state.counters[0], MENTIONS);
-    }
+    finish(&engine, now);
+    assert_mentioned(&engine, now);
 }
 
 fn on(change: Change) -> Operation {
@@ -197,7 +264,7 @@ fn an_ack_after_the_delete_of_another_writers_row_survives_a_crash_before_its_co
     for (what, part) in committed {
         store.commit(&part);
         let engine = open(&directory, usize::MAX);
-        engine.recover(now).unwrap();
+        recover(&engine, now);
         assert_eq!(
             load_from(&engine, &store, 1, now),
             acked,
@@ -304,7 +371,7 @@ fn a_clock_that_was_set_back_an_hour_before_the_restart_changes_nothing() {
             ..Config::default()
         };
         let engine = open_with(&directory, config);
-        engine.recover(after).unwrap();
+        recover(&engine, after);
         for user in 1..=3 {
             engine.apply(user, &on(mention), after).unwrap();
         }
@@ -355,7 +422,7 @@ fn what_others_have_written_since_keeps_the_journal_from_being_taken_up_unless_t
         ..config
     };
     let engine = open_with(&directory, shared);
-    assert_eq!(engine.recover(now).unwrap().operations, 1);
+    assert_eq!(recover(&engine, now).operations, 1);
     engine.want(1).unwrap();
     load(&engine, now);
     let Ok(Found::Resident(state)) = engine.get(1, CHANNEL) else {

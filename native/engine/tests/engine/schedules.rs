@@ -287,6 +287,7 @@ impl Subject {
             directory: copy,
         };
         let recovered = next.engine.recover(NOW).unwrap();
+        next.engine.recover_more(NOW).unwrap();
         assert_eq!(recovered.broken, 0);
         next.drain();
         let written = next.written.lock().unwrap();

@@ -13,7 +13,7 @@ use read_states_engine::id::Id;
 use read_states_engine::load::Load;
 use read_states_engine::now::Now;
 use read_states_engine::read::{Found, Query};
-use read_states_engine::recovery::Recovered;
+use read_states_engine::recovery::{Recovered, Recovery};
 use read_states_journal::{Journal, Options};
 use read_states_stores::MemoryTable;
 use read_states_stores::versioned::Versioned;
@@ -387,8 +387,7 @@ impl World {
         self.engine.resize(bounds, self.now);
     }
 
-    /// An engine with the journal in this directory, if there is to be one, which has begun to recover: all that it has
-    /// memory for.
+    /// An engine with the journal in this directory, if there is to be one, which has read it and taken up nothing yet.
     fn start(
         &self,
         directory: Option<&Path>,
@@ -575,6 +574,8 @@ impl World {
             ..Resize::default()
         };
         engine.resize(bounds, self.now);
+        let taken_up = engine.recover_more(self.now).unwrap();
+        assert_eq!(taken_up, Recovery::Done, "it has the memory");
         let mut found = Model::default();
         for user in 0..USERS + WITNESSES.len() as Id {
             engine.want(user).unwrap();
@@ -676,7 +677,10 @@ impl World {
         self.resize(0, usize::MAX);
         self.engine.reclaim();
         // Those who only waited for a load.
-        while (0..PARTITIONS).any(|p| self.engine.begin_load(p, 100).load.is_some()) {}
+        while (0..PARTITIONS).any(|p| {
+            let begun = self.engine.begin_load(p, 100);
+            begun.load.is_some() || begun.more
+        }) {}
         let stats = self.engine.stats();
         assert_eq!((stats.users, stats.states, stats.channels), (0, 0, 0));
         self.restart(true);
