@@ -29,12 +29,15 @@ defmodule ReadStates.ReadState do
   # The engine's list, see `list_binary` in native/nif/src/engine.rs.
   @doc false
   def from_binary(binary, [counter]) do
+    # That of most read states, made once.
+    none = %{counter => 0}
+
     for <<kind, channel::native-64, last::native-64, count::native-32 <- binary>> do
       %__MODULE__{
         kind: kind,
         channel: channel,
         last_message_id: last,
-        counters: %{counter => count}
+        counters: if(count == 0, do: none, else: %{counter => count})
       }
     end
   end

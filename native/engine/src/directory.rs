@@ -82,6 +82,17 @@ impl Guess<'_> {
 }
 
 impl Sought {
+    /// Whether it is this channel that is looked for.
+    #[inline]
+    pub(crate) fn is_of(self, channel: Channel) -> bool {
+        self.channel == channel
+    }
+
+    #[inline]
+    pub(crate) fn hash(self) -> u64 {
+        self.hash
+    }
+
     /// The highest byte of the number, if there is one.
     pub(crate) fn tag(self) -> u8 {
         self.partition() as u8

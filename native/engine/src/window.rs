@@ -17,6 +17,7 @@ use crate::engine::{Engine, UserOperation};
 use crate::evict::Budget;
 use crate::journaling::BatchLog;
 use crate::now::Now;
+use crate::operation::Operation;
 use crate::plan::Hint;
 use crate::shard::{Admission, Shard, Write, WriteError};
 
@@ -84,7 +85,7 @@ impl Engine {
         order.clear();
         order.extend(0..hashes.len() as u16);
         let shard = |at: u16| self.shard_index(hashes[usize::from(at)]);
-        if hashes.len() < self.shard_count() {
+        if hashes.len() < self.shard_count() / 8 {
             order.sort_by_key(|at| shard(*at));
             return;
         }
@@ -153,11 +154,18 @@ impl<'a, 'b> Window<'a, 'b> {
                 shard.residents.prefetch(step.hash);
             }
         }
+        // A mention is on one channel, which is looked for once.
+        let mut last: Option<Sought> = None;
         for step in steps.iter_mut() {
-            step.sought = engine.seek(&step.operation.operation);
-            if let Some(sought) = step.sought {
+            let Operation::Change { channel, .. } = step.operation.operation else {
+                continue;
+            };
+            if last.is_none_or(|last| !last.is_of(channel)) {
+                let sought = directory.seek(channel);
                 directory.prefetch(sought, &guard);
+                last = Some(sought);
             }
+            step.sought = last;
         }
         // For the next window: locks lie apart as users do.
         let mut last = None;
@@ -179,9 +187,14 @@ impl<'a, 'b> Window<'a, 'b> {
                 resident.prefetch_tags();
             }
         }
+        // What is taken for another's by its hash is a wrong guess, no more.
+        let mut last = (0, None);
         for (step, (_first, guess)) in steps.iter().zip(&mut near) {
             if let Some(sought) = step.sought {
-                *guess = directory.guess(sought, &guard);
+                if last.0 != sought.hash() {
+                    last = (sought.hash(), directory.guess(sought, &guard));
+                }
+                *guess = last.1;
             }
         }
         for (step, (first, guess)) in steps.iter_mut().zip(near) {

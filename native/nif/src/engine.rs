@@ -44,7 +44,9 @@ impl Resource for EngineResource {}
 // fail before it changes anything.
 impl RefUnwindSafe for EngineResource {}
 
-type Handle = ResourceArc<EngineResource>;
+/// The engine of a call, whose term holds it until the call returns. To hold it once more would be to write twice, with
+/// each call, to a line of memory that all schedulers share.
+type Handle<'a> = &'a EngineResource;
 
 /// The fields of a Rust struct as a plain map with strings for keys: rustler takes a struct for
 /// an Elixir struct of the same name.
@@ -77,7 +79,7 @@ fn new(
     names: Vec<Atom>,
     journal: Option<ResourceArc<JournalResource>>,
     sync: bool,
-) -> NifResult<Handle> {
+) -> NifResult<ResourceArc<EngineResource>> {
     let partitions = 1..=config.shards;
     if !(1..=MAX_COUNTERS).contains(&names.len())
         || names.len() != config.counters
@@ -98,7 +100,7 @@ fn new(
     }))
 }
 
-fn change(handle: &EngineResource, user: Id, channel: Channel, change: Change) -> Atom {
+fn change(handle: Handle, user: Id, channel: Channel, change: Change) -> Atom {
     let operation = Operation::Change { channel, change };
     handle.answer(handle.engine.apply(user, &operation, now()))
 }
@@ -114,17 +116,11 @@ fn ack(handle: Handle, user: Term, channel: Term, message: Term) -> Atom {
     let Some((user, channel, message)) = ids(user, channel, message) else {
         return atoms::invalid();
     };
-    change(&handle, user, channel, Change::Ack { message })
+    change(handle, user, channel, Change::Ack { message })
 }
 
 /// A counter goes up by `by`, or `down`.
-fn count(
-    handle: &EngineResource,
-    message: Id,
-    counter: u8,
-    by: u32,
-    down: bool,
-) -> NifResult<Change> {
+fn count(handle: Handle, message: Id, counter: u8, by: u32, down: bool) -> NifResult<Change> {
     if usize::from(counter) >= handle.names.len() {
         return Err(Error::BadArg);
     }
@@ -156,8 +152,8 @@ fn add(
     let Some((user, channel, message)) = ids(user, channel, message) else {
         return Ok(atoms::invalid());
     };
-    let counted = count(&handle, message, counter, by, down)?;
-    Ok(change(&handle, user, channel, counted))
+    let counted = count(handle, message, counter, by, down)?;
+    Ok(change(handle, user, channel, counted))
 }
 
 #[rustler::nif]
@@ -168,7 +164,7 @@ fn put(handle: Handle, user: Id, kind: u8, id: Id, message: Id, counters: Term) 
         counters,
     };
     Ok(change(
-        &handle,
+        handle,
         user,
         Channel { kind, id },
         Change::Put { state },
@@ -177,7 +173,7 @@ fn put(handle: Handle, user: Id, kind: u8, id: Id, message: Id, counters: Term) 
 
 #[rustler::nif]
 fn delete(handle: Handle, user: Id, kind: u8, id: Id) -> Atom {
-    change(&handle, user, Channel { kind, id }, Change::Delete)
+    change(handle, user, Channel { kind, id }, Change::Delete)
 }
 
 #[rustler::nif]
@@ -197,7 +193,7 @@ fn list_error<'a>(env: Env<'a>, error: ListError) -> Term<'a> {
 /// Runs a batch, or answers `long` if that would hold a normal scheduler for too long.
 fn batch<'a>(
     env: Env<'a>,
-    handle: &EngineResource,
+    handle: Handle,
     list: Term<'a>,
     dirty: bool,
     decode: impl FnOnce(Option<usize>) -> Result<Vec<UserOperation>, ListError>,
@@ -222,12 +218,7 @@ fn batch<'a>(
     }
 }
 
-fn update_batch<'a>(
-    env: Env<'a>,
-    handle: &EngineResource,
-    list: Term<'a>,
-    dirty: bool,
-) -> Term<'a> {
+fn update_batch<'a>(env: Env<'a>, handle: Handle, list: Term<'a>, dirty: bool) -> Term<'a> {
     batch(env, handle, list, dirty, |length| {
         decode_operations(list, length, &handle.names)
     })
@@ -235,18 +226,18 @@ fn update_batch<'a>(
 
 #[rustler::nif]
 fn update<'a>(env: Env<'a>, handle: Handle, operations: Term<'a>) -> Term<'a> {
-    update_batch(env, &handle, operations, false)
+    update_batch(env, handle, operations, false)
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
 fn update_long<'a>(env: Env<'a>, handle: Handle, operations: Term<'a>) -> Term<'a> {
-    update_batch(env, &handle, operations, true)
+    update_batch(env, handle, operations, true)
 }
 
 /// One change for many users.
 fn add_batch<'a>(
     env: Env<'a>,
-    handle: &EngineResource,
+    handle: Handle,
     users: Term<'a>,
     channel: Channel,
     change: Change,
@@ -274,10 +265,10 @@ fn add_many<'a>(
     by: u32,
     down: bool,
 ) -> NifResult<Term<'a>> {
-    let counted = count(&handle, message, counter, by, down)?;
+    let counted = count(handle, message, counter, by, down)?;
     Ok(add_batch(
         env,
-        &handle,
+        handle,
         users,
         Channel { kind, id },
         counted,
@@ -301,10 +292,10 @@ fn add_many_long<'a>(
     by: u32,
     down: bool,
 ) -> NifResult<Term<'a>> {
-    let counted = count(&handle, message, counter, by, down)?;
+    let counted = count(handle, message, counter, by, down)?;
     Ok(add_batch(
         env,
-        &handle,
+        handle,
         users,
         Channel { kind, id },
         counted,
@@ -315,7 +306,7 @@ fn add_many_long<'a>(
 /// `{:ok, value}`, `{:absent, partition}`, `:long` or `:overloaded`.
 fn found<'a, T>(
     env: Env<'a>,
-    handle: &EngineResource,
+    handle: Handle,
     user: Id,
     found: Result<Found<T>, LoadQueueFull>,
     encode: impl FnOnce(T) -> Term<'a>,
@@ -343,23 +334,23 @@ fn get<'a>(env: Env<'a>, handle: Handle, user: Term, channel: Term) -> Term<'a> 
         });
         (state.last_message_id, map).encode(env)
     };
-    found(env, &handle, user, state, encode)
+    found(env, handle, user, state, encode)
 }
 
 #[rustler::nif]
-fn total(env: Env<'_>, handle: Handle, user: Id, counter: usize) -> NifResult<Term<'_>> {
+fn total<'a>(env: Env<'a>, handle: Handle, user: Id, counter: usize) -> NifResult<Term<'a>> {
     if counter >= handle.names.len() {
         return Err(Error::BadArg);
     }
     let total = handle.engine.total(user, counter);
-    Ok(found(env, &handle, user, total, |total| total.encode(env)))
+    Ok(found(env, handle, user, total, |total| total.encode(env)))
 }
 
 /// Read states as one binary, which Elixir takes apart faster than it gets structs from here:
 /// for each `kind: 8, channel: 64, last message: 64, counters: 32 each`, in the machine's order.
 fn list_binary<'a>(
     env: Env<'a>,
-    handle: &EngineResource,
+    handle: Handle,
     user: Id,
     after: Option<(u8, Id)>,
     limit: Option<usize>,
@@ -393,27 +384,27 @@ fn list_binary<'a>(
 }
 
 #[rustler::nif]
-fn list(
-    env: Env<'_>,
+fn list<'a>(
+    env: Env<'a>,
     handle: Handle,
     user: Id,
     after: Option<(u8, Id)>,
     limit: Option<usize>,
     nonzero: Option<usize>,
-) -> NifResult<Term<'_>> {
-    list_binary(env, &handle, user, after, limit, nonzero, false)
+) -> NifResult<Term<'a>> {
+    list_binary(env, handle, user, after, limit, nonzero, false)
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
-fn list_long(
-    env: Env<'_>,
+fn list_long<'a>(
+    env: Env<'a>,
     handle: Handle,
     user: Id,
     after: Option<(u8, Id)>,
     limit: Option<usize>,
     nonzero: Option<usize>,
-) -> NifResult<Term<'_>> {
-    list_binary(env, &handle, user, after, limit, nonzero, true)
+) -> NifResult<Term<'a>> {
+    list_binary(env, handle, user, after, limit, nonzero, true)
 }
 
 /// Queues those of the users who are not resident for loading: `{:ok, [{user, partition}]}`,
