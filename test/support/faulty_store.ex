@@ -17,7 +17,7 @@ defmodule ReadStates.FaultyStore do
     * `:twice` - the store is called twice;
     * `{:again, ms}` - the store is called, and once more after this time, whatever was called between;
     * `{:do, fun}` - `fun` is called, and then the store;
-    * `{:of, users, fault}` - loads of some of these users have this fault, and others none;
+    * `{:of, users, fault}` - loads and commits of some of these users have this fault, and others none;
     * `nil` - none.
 
   And of several calls, one after the other:
@@ -36,7 +36,7 @@ defmodule ReadStates.FaultyStore do
   def start_link(test, opts \\ []), do: GenServer.start_link(__MODULE__, test, opts)
 
   @doc "From now on calls have this fault; those that hang get it too."
-  def set(faults, call, fault), do: GenServer.call(faults, {:set, call, fault})
+  def set(faults, call, fault), do: GenServer.call(faults, {:set, call, fault}, :infinity)
 
   @doc "The store is away for this time: loads and commits have this fault, and after that none."
   def away(faults, ms, fault \\ {:return, {:error, :away}}) do
@@ -49,16 +49,16 @@ defmodule ReadStates.FaultyStore do
   end
 
   @doc "The arguments of the calls so far: options, users, batches as lists of entries. Oldest first."
-  def calls(faults, call), do: GenServer.call(faults, {:calls, call})
+  def calls(faults, call), do: GenServer.call(faults, {:calls, call}, :infinity)
 
   @doc "Forgets the calls so far."
-  def forget(faults), do: GenServer.call(faults, :forget)
+  def forget(faults), do: GenServer.call(faults, :forget, :infinity)
 
   @doc "How many calls hang."
-  def hanging(faults, call), do: GenServer.call(faults, {:hanging, call})
+  def hanging(faults, call), do: GenServer.call(faults, {:hanging, call}, :infinity)
 
   @doc "How many late calls of the store are still to come."
-  def late(faults), do: GenServer.call(faults, :late)
+  def late(faults), do: GenServer.call(faults, :late, :infinity)
 
   @impl ReadStates.Store
   def open(opts, context) do
@@ -103,9 +103,9 @@ defmodule ReadStates.FaultyStore do
         fun.()
 
       {:of, users, fault} ->
-        if argument -- users == argument,
-          do: fun.(),
-          else: carry_out(fault, faults, argument, fun)
+        if Enum.any?(argument, &(user(&1) in users)),
+          do: carry_out(fault, faults, argument, fun),
+          else: fun.()
 
       {:slow, ms} ->
         Process.sleep(ms) && fun.()
@@ -130,7 +130,12 @@ defmodule ReadStates.FaultyStore do
     end
   end
 
-  defp later(faults, ms, fun), do: GenServer.call(faults, {:later, ms, fun})
+  # Of what a load or a commit is asked.
+  defp user(%ReadStates.Row{user: user}), do: user
+  defp user(delete) when is_tuple(delete), do: elem(delete, 1)
+  defp user(user), do: user
+
+  defp later(faults, ms, fun), do: GenServer.call(faults, {:later, ms, fun}, :infinity)
 
   @impl GenServer
   def init(test) do
