@@ -1,8 +1,6 @@
 defmodule ReadStates.CommittingTest do
   use ReadStates.InstanceCase, async: true
 
-  alias ReadStates.Instance
-
   setup %{name: name} do
     faults = start_faults!()
     store = faulty(faults)
@@ -189,14 +187,6 @@ defmodule ReadStates.CommittingTest do
       eventually(fn -> flushes(name) == [1, 1] end)
       FaultyStore.set(faults, :load, nil)
       assert Task.await(commit, :infinity) == :ok
-    end
-
-    # How many wait for a commit of each partition.
-    defp flushes(name) do
-      for partition <- 0..(Instance.partitions() - 1) do
-        %{flushes: flushes} = :sys.get_state(Instance.committer(name, partition), :infinity)
-        :queue.len(flushes)
-      end
     end
 
     test "of very many callers at once", %{name: name, faults: faults, opts: opts} do
