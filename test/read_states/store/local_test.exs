@@ -160,7 +160,6 @@ defmodule ReadStates.Store.LocalTest do
     assert scan(store) == []
   end
 
-  @tag timeout: 120_000
   test "what was acknowledged before a kill -9 is there after it", %{tmp_dir: dir} do
     path = Path.join(dir, "killed")
 
