@@ -22,7 +22,11 @@ without_proper =
 
 # What panics needs a second NIF: `script/test` includes it. Servers that are not there are left out by name, and a disk to fill
 # where none can be mounted.
+#
+# A test may take five minutes: most take a second, but not on a machine that is busy with something else, and those of a real
+# server wait for its disk.
 ExUnit.start(
+  timeout: 300_000,
   exclude:
     [:fail_points] ++
       without_proper ++ ReadStates.Services.left_out() ++ ReadStates.FullDisk.left_out()

@@ -1,8 +1,6 @@
 defmodule ReadStates.CommittingTest do
   use ReadStates.InstanceCase, async: true
 
-  alias ReadStates.Instance
-
   setup %{name: name} do
     faults = start_faults!()
     store = faulty(faults)
@@ -159,12 +157,16 @@ defmodule ReadStates.CommittingTest do
     test "of several callers at once", %{name: name, opts: opts} do
       start!(name, opts)
 
+      # One scan after the other: a store refuses those that are too many at once.
+      scans = start_supervised!({Agent, fn -> nil end})
+      scan = fn -> Agent.get(scans, fn _state -> stored(name) end, :infinity) end
+
       1..50
       |> Enum.map(fn user ->
         Task.async(fn ->
           :ok = ReadStates.ack(name, user, 10, 100)
           :ok = ReadStates.commit(name)
-          assert stored(name)[user] == %{{0, 10} => row(100, 0)}
+          assert scan.()[user] == %{{0, 10} => row(100, 0)}
         end)
       end)
       |> Task.await_many(:infinity)
@@ -173,8 +175,9 @@ defmodule ReadStates.CommittingTest do
     test "forgets callers who died while the store hangs", context do
       %{name: name, faults: faults, opts: opts} = context
       start!(name, opts)
-      :ok = ReadStates.update(name, for(user <- 1..10, do: {:ack, user, 10, 100}))
       FaultyStore.set(faults, :load, :hang)
+      # So many that there are some of each partition.
+      :ok = ReadStates.update(name, for(user <- 1..100, do: {:ack, user, 10, 100}))
       commits = for _ <- 1..1_000, do: async_commit(name)
       eventually(fn -> flushes(name) == [1_000, 1_000] end)
       Enum.each(commits, &Task.shutdown(&1, :brutal_kill))
@@ -186,17 +189,11 @@ defmodule ReadStates.CommittingTest do
       assert Task.await(commit, :infinity) == :ok
     end
 
-    # How many wait for a commit of each partition.
-    defp flushes(name) do
-      for partition <- 0..(Instance.partitions() - 1) do
-        %{flushes: flushes} = :sys.get_state(Instance.committer(name, partition), :infinity)
-        :queue.len(flushes)
-      end
-    end
-
     test "of very many callers at once", %{name: name, faults: faults, opts: opts} do
       start!(name, opts)
       FaultyStore.set(faults, :load, :hang)
+      # So many that each partition has some from the start.
+      :ok = ReadStates.update(name, for(user <- 2_001..2_100, do: {:ack, user, 10, user}))
 
       commits =
         for user <- 1..2_000 do
@@ -209,7 +206,7 @@ defmodule ReadStates.CommittingTest do
       eventually(fn -> flushes(name) == [2_000, 2_000] end)
       FaultyStore.set(faults, :load, nil)
       assert commits |> Task.await_many(:infinity) |> Enum.uniq() == [:ok]
-      assert stored(name) == Map.new(1..2_000, &{&1, %{{0, 10} => row(&1, 0)}})
+      assert stored(name) == Map.new(1..2_100, &{&1, %{{0, 10} => row(&1, 0)}})
     end
 
     test "waits for a commit that is under way", %{name: name, faults: faults, opts: opts} do

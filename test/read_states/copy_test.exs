@@ -211,9 +211,9 @@ defmodule ReadStates.CopyTest do
     resume = Path.join(dir, "resume")
     faults = start_supervised!(%{id: :faults, start: {FaultyStore, :start_link, [self()]}})
     to = {FaultyStore, faults: faults, store: {Memory, data: Memory.new()}}
-    # The last try of the fifth page and of those beside it.
-    away = List.duplicate({:return, {:error, :away}}, 100)
-    :ok = FaultyStore.set(faults, :commit, {:script, List.duplicate(nil, 4) ++ away})
+    # The users from the fifth page on.
+    away = {:of, Enum.to_list(161..400), {:return, {:error, :away}}}
+    :ok = FaultyStore.set(faults, :commit, away)
     assert {:error, {:write, _}} = Copy.copy(from, to, resume: resume)
     assert File.exists?(resume)
 

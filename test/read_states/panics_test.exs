@@ -15,12 +15,11 @@ defmodule ReadStates.PanicsTest do
 
   test "an instance whose processes die of whatever they do lives on, and goes on when they do not any more",
        %{tmp_dir: directory} do
-    started = Map.new(ReadStates.Panics.run_through(directory))
+    {seconds, started} = ReadStates.Panics.run_through(directory)
 
-    for role <- ~w(Loader0 Loader1 Committer0 Committer1 Steward Archivist) do
-      times = started[Module.concat(ReadStates.Panics, role)]
-      # They did die of it, and none of them at once again.
-      assert times in 3..8, inspect(started)
+    # They did die of it, and none of them at once again.
+    for {_process, times} <- started do
+      assert times in 3..(seconds + 3), inspect({seconds, started})
     end
   end
 end

@@ -34,7 +34,7 @@ defmodule ReadStates.SecretTest do
 
     # What the test wants of this call: a function of the options.
     defp fail(call, opts) do
-      if fun = Agent.get(opts[:faults], & &1)[call], do: fun.(opts)
+      if fun = Agent.get(opts[:faults], & &1, :infinity)[call], do: fun.(opts)
     end
   end
 
@@ -77,7 +77,8 @@ defmodule ReadStates.SecretTest do
     handler = String.to_atom("#{number}")
     :ok = :logger.add_handler(handler, __MODULE__, %{config: %{test: self(), number: number}})
     on_exit(fn -> :logger.remove_handler(handler) end)
-    %{opts: [name: name, store: {Store, opts}], faults: faults, number: number}
+    opts = [name: name, store: {Store, opts}, load_timeout: 60_000]
+    %{opts: opts, faults: faults, number: number}
   end
 
   # Of the logger: what the system says itself comes here as it is, reports of progress included.
@@ -102,7 +103,7 @@ defmodule ReadStates.SecretTest do
     receive do
       {:logged, text} -> if text =~ part, do: :ok, else: await_log(part)
     after
-      10_000 -> flunk("nothing with #{part} was logged")
+      60_000 -> flunk("nothing with #{part} was logged")
     end
   end
 
@@ -234,7 +235,10 @@ defmodule ReadStates.SecretTest do
     refute_received {:shown, _}
   end
 
-  test "when the options are wrong", %{opts: [_name, {:store, {_, store_opts}}], number: number} do
+  test "when the options are wrong", %{
+    opts: [_name, {:store, {_, store_opts}} | _],
+    number: number
+  } do
     for opts <- [
           [store: {Enum, store_opts}],
           [store: {Memory, Map.new(store_opts)}],

@@ -74,6 +74,8 @@ defmodule ReadStates.ShutdownTest do
     assert {:ok, %{last_message_id: 100}} = ReadStates.get(name, 1, 10)
     assert {:ok, %{last_message_id: 0}} = ReadStates.get(name, 2, 10)
     commit = Task.async(fn -> ReadStates.commit(name) end)
+    # And who stops it.
+    eventually(fn -> 2 in flushes(name) end)
     assert Task.yield(stop, 50) == nil
 
     FaultyStore.set(faults, :commit, nil)

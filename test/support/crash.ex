@@ -9,7 +9,7 @@ defmodule ReadStates.Crash do
   """
 
   alias ReadStates.{Call, Instance, Model, OtherVM}
-  alias ReadStates.Crash.Watch
+  alias ReadStates.Crash.{Killer, Watch}
 
   @processes 20
   @users 5
@@ -29,8 +29,8 @@ defmodule ReadStates.Crash do
     journal: [max_size: 16 * 1024 * 1024, sync_every: 10]
   ]
 
-  # What the VM is in the middle of when it is killed: it says so, as it says when that is over, see `ReadStates.Crash.Store`
-  # and `ReadStates.Crash.Watch`, and is killed at once.
+  # What the VM is in the middle of when it is killed, see `ReadStates.Crash.Store` and `ReadStates.Crash.Watch`: it kills itself,
+  # and says so if that was over before.
   @phases [
     :commit_begun,
     :committing,
@@ -40,7 +40,7 @@ defmodule ReadStates.Crash do
     :draining,
     :closing
   ]
-  # So often it is tried to kill one in the middle of something that may be over before the signal is there.
+  # So often it is tried in the middle of something that may be over before the signal is there.
   @tries 20
 
   @doc """
@@ -117,32 +117,13 @@ defmodule ReadStates.Crash do
   # Not in the middle of it, but with much that is not committed.
   defp end_life(vm, {:in, :full}), do: end_life(vm, {:load, 1_000})
 
-  defp end_life(vm, {:in, :recovering}) do
-    case OtherVM.await(vm, ["recovering", "ready"]) do
-      "recovering" ->
-        # It takes some ten milliseconds.
-        Process.sleep(:rand.uniform(20))
-        kill_within(vm, :recovering)
-
-      # It was too fast to be seen.
-      "ready" ->
-        OtherVM.kill(vm)
-        :miss
-    end
-  end
-
   defp end_life(vm, {:in, phase}) do
-    OtherVM.await(vm, "ready")
-    if phase in [:draining, :closing], do: OtherVM.tell(vm, "stop")
-    # Not always the first time.
-    times = if phase in [:draining, :closing], do: 1, else: :rand.uniform(4)
-    for _ <- 1..times, do: OtherVM.await(vm, to_string(phase))
-    kill_within(vm, phase)
-  end
+    if phase in [:draining, :closing] do
+      OtherVM.await(vm, "ready")
+      OtherVM.tell(vm, "stop")
+    end
 
-  # Whether it had not said yet that the phase was over.
-  defp kill_within(vm, phase) do
-    said = OtherVM.kill(vm)
+    said = OtherVM.await_end(vm)
     if "#{phase} is over" in said, do: :miss, else: :hit
   end
 
@@ -168,6 +149,9 @@ defmodule ReadStates.Crash do
     store = {ReadStates.Crash.Store, path: path, phase: phase}
     options = Keyword.update!(@options, :journal, &[{:path, journal} | &1])
 
+    # Not always the first time.
+    Killer.start(if phase in [:recovering, :draining, :closing], do: 1, else: :rand.uniform(4))
+
     if phase == :recovering,
       do: Watch.start(phase, Instance.keeper(__MODULE__), :recover, &make_ref/0)
 
@@ -179,6 +163,8 @@ defmodule ReadStates.Crash do
     end
 
     IO.puts("ready")
+    # That was too fast to be seen.
+    if phase == :recovering, do: stop(phase)
     ReadStates.Crash.Store.begin()
 
     if phase == :rotating do
@@ -192,11 +178,16 @@ defmodule ReadStates.Crash do
         ReadStates.Crash.Store.stop()
         Process.unlink(instance)
         Supervisor.stop(instance)
-        System.halt(0)
+        stop(phase)
 
       _gone ->
         System.halt(0)
     end
+  end
+
+  defp stop(phase) do
+    Killer.over(phase)
+    System.halt(0)
   end
 
   # What was found is what had been acknowledged, or it raises. The next life starts its check from here.

@@ -12,7 +12,7 @@ defmodule ReadStates.DetsStore do
     file = opts |> Keyword.fetch!(:path) |> String.to_charlist()
     {:ok, owner} = Agent.start(fn -> :dets.open_file(make_ref(), file: file) end)
 
-    case Agent.get(owner, & &1) do
+    case Agent.get(owner, & &1, :infinity) do
       {:ok, table} ->
         {:ok, %{owner: owner, table: table, counters: length(counters)}, highest(table)}
 

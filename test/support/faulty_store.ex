@@ -36,7 +36,7 @@ defmodule ReadStates.FaultyStore do
   def start_link(test, opts \\ []), do: GenServer.start_link(__MODULE__, test, opts)
 
   @doc "From now on calls have this fault; those that hang get it too."
-  def set(faults, call, fault), do: GenServer.call(faults, {:set, call, fault})
+  def set(faults, call, fault), do: GenServer.call(faults, {:set, call, fault}, :infinity)
 
   @doc "The store is away for this time: loads and commits have this fault, and after that none."
   def away(faults, ms, fault \\ {:return, {:error, :away}}) do
@@ -49,16 +49,16 @@ defmodule ReadStates.FaultyStore do
   end
 
   @doc "The arguments of the calls so far: options, users, batches as lists of entries. Oldest first."
-  def calls(faults, call), do: GenServer.call(faults, {:calls, call})
+  def calls(faults, call), do: GenServer.call(faults, {:calls, call}, :infinity)
 
   @doc "Forgets the calls so far."
-  def forget(faults), do: GenServer.call(faults, :forget)
+  def forget(faults), do: GenServer.call(faults, :forget, :infinity)
 
   @doc "How many calls hang."
-  def hanging(faults, call), do: GenServer.call(faults, {:hanging, call})
+  def hanging(faults, call), do: GenServer.call(faults, {:hanging, call}, :infinity)
 
   @doc "How many late calls of the store are still to come."
-  def late(faults), do: GenServer.call(faults, :late)
+  def late(faults), do: GenServer.call(faults, :late, :infinity)
 
   @impl ReadStates.Store
   def open(opts, context) do
@@ -135,7 +135,7 @@ defmodule ReadStates.FaultyStore do
   defp user(delete) when is_tuple(delete), do: elem(delete, 1)
   defp user(user), do: user
 
-  defp later(faults, ms, fun), do: GenServer.call(faults, {:later, ms, fun})
+  defp later(faults, ms, fun), do: GenServer.call(faults, {:later, ms, fun}, :infinity)
 
   @impl GenServer
   def init(test) do

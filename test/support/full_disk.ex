@@ -11,8 +11,8 @@ defmodule ReadStates.FullDisk do
 
   @mib 1024 * 1024
   @users 1..200
-  # So often, one after the other, a call has to be refused before that is taken for good: at first only the next segment of
-  # the journal may not be ready.
+  # So often, one after the other, a call has to be refused before that is taken for good; at the bound of the journal, for at
+  # first only its next segment may not be ready.
   @tries 50
   @pause 20
 
@@ -125,12 +125,19 @@ defmodule ReadStates.FullDisk do
 
       {:error, ^reason} ->
         Process.sleep(@pause)
-        accepted?(name, call, reason, tries - 1)
+        accepted?(name, call, reason, if(full?(name, reason), do: tries - 1, else: tries))
 
       {:error, :overloaded} ->
         Process.sleep(@pause)
         accepted?(name, call, reason, tries)
     end
+  end
+
+  defp full?(_name, :disk_full), do: true
+
+  defp full?(name, :overloaded) do
+    stats = ReadStates.stats(name)
+    stats.journal_size >= stats.max_journal_size
   end
 
   @doc "What the calls before the n-th one amount to."

@@ -77,6 +77,14 @@ defmodule ReadStates.InstanceCase do
     )
   end
 
+  @doc "How many wait for a commit of each partition."
+  def flushes(name) do
+    for partition <- 0..(Instance.partitions() - 1) do
+      %{flushes: flushes} = :sys.get_state(Instance.committer(name, partition), :infinity)
+      :queue.len(flushes)
+    end
+  end
+
   @doc "Evicts whoever is clean, by capacity."
   def evict(name) do
     %{capacity: capacity} = ReadStates.stats(name)

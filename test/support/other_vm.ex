@@ -39,16 +39,18 @@ defmodule ReadStates.OtherVM do
   def tell(vm, line), do: Port.command(vm, [line, ?\n])
 
   @doc """
-  Kills it, and returns the lines it wrote before that were not awaited. It may have ended by itself, but not with
-  an error.
+  Kills it, unless it has ended by itself, and returns what `await_end/1` does.
   """
   def kill(vm) do
     with {:os_pid, pid} <- Port.info(vm, :os_pid) do
       System.cmd("kill", ["-9", to_string(pid)], stderr_to_stdout: true)
     end
 
-    await_end(vm, [])
+    await_end(vm)
   end
+
+  @doc "Waits until it has ended, killed or by itself but not with an error, and returns the lines it wrote that were not awaited."
+  def await_end(vm), do: await_end(vm, [])
 
   @doc "Runs `code` to its end, and kills it then."
   def run_and_kill(code) do
@@ -64,7 +66,7 @@ defmodule ReadStates.OtherVM do
       {^vm, {:data, {:eol, line}}} -> await_end(vm, [line | said])
       {^vm, {:data, {:noeol, _cut}}} -> await_end(vm, said)
     after
-      60_000 -> raise "lives on:\n#{lines(said)}"
+      120_000 -> raise "lives on:\n#{lines(said)}"
     end
   end
 

@@ -56,6 +56,7 @@ defmodule ReadStates.Outage do
       ReadStates.start_link(
         name: __MODULE__,
         store: store,
+        load_timeout: 60_000,
         memory: @memory,
         dirty_memory: @dirty_memory,
         commit_after: 100,
@@ -64,9 +65,8 @@ defmodule ReadStates.Outage do
 
     figures = :counters.new(4, [])
     writers = for writer <- 1..@writers, do: start_writer(writer, figures)
-    Process.sleep(1_000)
+    await(fn -> look(figures).accepted >= 1_000 end)
     before = look(figures)
-    if before.accepted < 1_000, do: raise("not much is written: #{inspect(before)}")
 
     # While there is room for them.
     :counters.put(figures, @paused, 1)
@@ -130,8 +130,8 @@ defmodule ReadStates.Outage do
       # See ReadStates.BoundsTest.
       memory: @memory + div(@memory, 4),
       journal_size: @journal_size,
-      # One message of each who waits, and a tick and a wake of each process that sends some.
-      mailbox: 20,
+      # One message of each who waits, a tick and a wake of each process that sends some, and one of each user whom a loader gives up.
+      mailbox: 2_000,
       rss: rss + @dirty_memory + @slack
     }
 

@@ -9,24 +9,24 @@ defmodule ReadStates.Owner do
 
   alias ReadStates.RecordingStore
 
-  @seconds 10
-
-  @doc "Writes to channels 1 to `channels` of `user` for ten seconds. All of it is committed when it returns."
+  @doc """
+  Writes to channels 1 to `channels` of `user` until there is a line on the standard input. All of it is committed when it returns.
+  """
   def run(store, record, user, channels, parity) do
     store = {RecordingStore, store: store, record: record}
     {:ok, instance} = ReadStates.start_link(name: __MODULE__, store: store, commit_after: 0)
-    write(user, channels, parity, System.monotonic_time(:millisecond) + @seconds * 1_000)
+    write(user, channels, parity, Task.async(fn -> IO.gets("") end))
     Supervisor.stop(instance, :normal, :infinity)
   end
 
-  defp write(user, channels, parity, until) do
+  defp write(user, channels, parity, stop) do
     for channel <- 1..channels do
       message = 2 * System.unique_integer([:positive, :monotonic]) + parity
       :ok = ReadStates.put(__MODULE__, user, channel, message, counters(message))
     end
 
     :ok = ReadStates.commit(__MODULE__)
-    if System.monotonic_time(:millisecond) < until, do: write(user, channels, parity, until)
+    if Task.yield(stop, 0) == nil, do: write(user, channels, parity, stop)
   end
 
   @doc "The counters of a read state with this message."

@@ -24,8 +24,11 @@ defmodule ReadStates.Panics do
   @one_of 97
   @storm 20
   @calm 400
-  # How long all of them panic: several times as long as the supervisor counts restarts.
+  # How long all of them panic: several times as long as the supervisor counts restarts, and until each of these has died twice,
+  # but not for longer than that.
   @outage 5_000
+  @longest 60_000
+  @roles ~w(Loader0 Loader1 Committer0 Committer1 Steward Archivist)
 
   @doc """
   Builds the NIF, and lets the VM live in `directory` until its processes have made their calls. Returns how often each
@@ -35,7 +38,7 @@ defmodule ReadStates.Panics do
 
   @doc """
   Likewise, but for some seconds every fail point panics, so that the processes of the instance die of whatever they do, and
-  then none. Returns how often each of them was started meanwhile.
+  then none. Returns how many seconds that took, and how often each of those who call the engine was started meanwhile.
   """
   def run_through(directory), do: run(directory, :live_through)
 
@@ -87,7 +90,7 @@ defmodule ReadStates.Panics do
     tasks = for at <- 1..@processes, do: Task.async(fn -> work(at, raised) end)
     models = Task.await_many(tasks, @patience)
     send(storms.pid, :stop)
-    :stop = Task.await(storms)
+    :stop = Task.await(storms, :infinity)
     true = Process.alive?(supervisor)
 
     expected = models |> Enum.map(& &1.users) |> Enum.reduce(&Map.merge/2)
@@ -114,26 +117,31 @@ defmodule ReadStates.Panics do
     loaders = for partition <- 0..1, do: Instance.loader(__MODULE__, partition)
 
     # Who crosses the shards has something to do in each of them, and so have the loaders, however soon they would have done it.
-    Enum.each(loaders, &:sys.suspend/1)
+    Enum.each(loaders, &:sys.suspend(&1, :infinity))
     for n <- 1..1_000, do: :ok = ReadStates.ack(__MODULE__, n, 1, n)
     eventually(fn -> ReadStates.stats(__MODULE__).load_queue == 1_000 end)
 
-    pids = for process <- Instance.processes(__MODULE__), into: %{}, do: {process, MapSet.new()}
+    pids = for role <- @roles, into: %{}, do: {Module.concat(__MODULE__, role), MapSet.new()}
+    began = System.monotonic_time(:millisecond)
     panic(trigger, 1)
-    Enum.each(loaders, &:sys.resume/1)
-    pids = watch(pids, System.monotonic_time(:millisecond) + @outage)
+    Enum.each(loaders, &:sys.resume(&1, :infinity))
+    pids = watch(pids, began)
     File.rm!(trigger)
+    seconds = div(System.monotonic_time(:millisecond) - began, 1_000)
     true = Process.alive?(supervisor)
 
     :ok = ReadStates.commit(__MODULE__)
     {:ok, %{last_message_id: 7}} = ReadStates.get(__MODULE__, 7, 1)
     1_000 = map_size(stored())
-    finish(directory, for({process, pids} <- pids, do: {process, MapSet.size(pids)}))
+    started = for {process, pids} <- pids, into: %{}, do: {process, MapSet.size(pids)}
+    finish(directory, {seconds, started})
   end
 
-  # The pids that the processes have until then, while all kinds of calls raise.
-  defp watch(pids, until) do
-    if System.monotonic_time(:millisecond) < until do
+  # The pids that the processes have in the outage, while all kinds of calls raise.
+  defp watch(pids, began) do
+    if over?(pids, System.monotonic_time(:millisecond) - began) do
+      pids
+    else
       :raised = attempt({:increment, 1, 1, 1, 1})
       :raised = attempt({:list, 1})
       Instance.wake(Instance.fetch!(__MODULE__))
@@ -144,10 +152,13 @@ defmodule ReadStates.Panics do
         pid = Process.whereis(process)
         {process, if(pid, do: MapSet.put(pids, pid), else: pids)}
       end)
-      |> watch(until)
-    else
-      pids
+      |> watch(began)
     end
+  end
+
+  defp over?(pids, passed) do
+    died? = Enum.all?(pids, fn {_process, pids} -> MapSet.size(pids) >= 3 end)
+    passed > @longest or (passed > @outage and died?)
   end
 
   defp start(directory) do

@@ -40,12 +40,20 @@ defmodule ReadStates.PostgresCase do
     if status == 0, do: String.trim(said), else: raise("psql: #{said}")
   end
 
-  @doc "Calls `fun` while a transaction of somebody else holds the table of a store: nobody can write into it."
-  def locked(opts, fun) do
+  @doc "Calls `fun` while a transaction of somebody else holds what this statement has locked."
+  def locked(statement, fun) do
     psql = System.find_executable("psql")
-    port = Port.open({:spawn_executable, psql}, [:binary, line: 100, args: @psql ++ [url()]])
-    Port.command(port, "BEGIN; LOCK TABLE #{opts[:table]}; SELECT 'locked';\n")
-    receive do: ({^port, {:data, {:eol, "locked"}}} -> :ok)
+    args = @psql ++ [url()]
+    port = Port.open({:spawn_executable, psql}, [:binary, :exit_status, line: 100, args: args])
+    Port.command(port, "BEGIN; #{statement}; SELECT 'locked';\n")
+
+    receive do
+      {^port, {:data, {:eol, "locked"}}} -> :ok
+      {^port, {:exit_status, status}} -> raise "psql ended with #{status}: #{statement}"
+    after
+      60_000 -> raise "psql does not say that it has: #{statement}"
+    end
+
     result = fun.()
     # It reads no more, and ends its transaction.
     Port.close(port)

@@ -274,7 +274,7 @@ defmodule ReadStates.StoreContract do
             for batch <- Enum.shuffle(histories) do
               :ok = commit(store, batch)
               # A try that was given up may still be under way when the next comes.
-              Task.await(Task.async(fn -> :ok = commit(store, batch) end))
+              Task.await(Task.async(fn -> :ok = commit(store, batch) end), 60_000)
             end
 
             assert rows(load(store, [user])) == Enum.map(1..50, &row(user, &1, 20))
@@ -327,10 +327,10 @@ defmodule ReadStates.StoreContract do
               Process.sleep(:infinity)
             end)
 
-          assert_receive {:ok, store, 0}, 5_000
+          assert_receive {:ok, store, 0}, 60_000
           monitor = Process.monitor(opener)
           Process.exit(opener, :kill)
-          assert_receive {:DOWN, ^monitor, _, _, :killed}
+          assert_receive {:DOWN, ^monitor, _, _, :killed}, 60_000
           assert commit(store, [row(1, 2, 3)]) == :ok
           assert load(store, [1]) == [row(1, 2, 3)]
           :ok = @store.close(store)

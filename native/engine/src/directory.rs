@@ -582,6 +582,15 @@ mod tests {
         assert_eq!(directory.channel(number), channel(1));
     }
 
+    /// Whether nobody can see any more what was retired.
+    fn are_retired_free(directory: &Directory) -> bool {
+        directory.partitions.iter().all(|partition| {
+            let writer = partition.writer.lock();
+            let mut retired = writer.retired.iter();
+            retired.all(|retired| retired.is_free.load(Ordering::Acquire))
+        })
+    }
+
     #[test]
     fn numbers_and_memory_are_used_again() {
         let directory = Directory::new(3);
@@ -594,8 +603,10 @@ mod tests {
             for number in numbers {
                 directory.release(number, &pin());
             }
-            for _ in 0..1_000 {
+            // Threads of other tests may be pinned for a while.
+            while !are_retired_free(&directory) {
                 pin().flush();
+                std::thread::yield_now();
             }
             if round == 0 {
                 after_first = directory.bytes();

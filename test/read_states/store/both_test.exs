@@ -1,6 +1,8 @@
 defmodule ReadStates.Store.BothTest do
   use ExUnit.Case, async: true
 
+  import ReadStates.Eventually
+
   alias ReadStates.{DetsStore, FaultyStore}
   alias ReadStates.Store.{Both, Local, Memory}
 
@@ -194,11 +196,17 @@ defmodule ReadStates.Store.BothTest do
     # On its way while the stores are compared: it is held after the second has it.
     :ok = FaultyStore.set(faults, :commit, {:return, {:error, :away}})
     :ok = ReadStates.ack(__MODULE__, 2, 1, 7)
-    ReadStates.Eventually.eventually(fn -> match?([%{user: 2}], entries(to)) end)
+    eventually(fn -> match?([%{user: 2}], entries(to)) end)
+    FaultyStore.forget(faults)
     copy = Task.async(fn -> Both.copy(__MODULE__) end)
-    Process.sleep(300)
+    await_looked_for(faults, 2)
     :ok = FaultyStore.set(faults, :commit, nil)
     assert {:ok, _figures} = Task.await(copy, 60_000)
+  end
+
+  # Until the user, in whom the stores differ, is looked for in the first.
+  defp await_looked_for(faults, user) do
+    eventually(fn -> Enum.any?(FaultyStore.calls(faults, :load), &(user in &1)) end)
   end
 
   # A store that says nothing of the deletes it remembers, as Cassandra.
@@ -224,9 +232,10 @@ defmodule ReadStates.Store.BothTest do
     start_supervised!({ReadStates, opts})
     :ok = FaultyStore.set(faults, :commit, {:return, {:error, :away}})
     :ok = ReadStates.delete(__MODULE__, 1, 1)
-    ReadStates.Eventually.eventually(fn -> entries(to) == [row(2, 1, 5)] end)
+    eventually(fn -> entries(to) == [row(2, 1, 5)] end)
+    FaultyStore.forget(faults)
     copy = Task.async(fn -> Both.copy(__MODULE__) end)
-    Process.sleep(300)
+    await_looked_for(faults, 1)
     :ok = FaultyStore.set(faults, :commit, nil)
     assert {:ok, _figures} = Task.await(copy, 60_000)
   end

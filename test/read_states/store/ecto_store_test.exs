@@ -2,7 +2,8 @@ defmodule ReadStates.EctoStoreTest do
   # Not async: there is one such repo.
   use ExUnit.Case, async: false
 
-  import ReadStates.PostgresCase, only: [sql!: 1, url: 0]
+  import ReadStates.Eventually
+  import ReadStates.PostgresCase, only: [locked: 2, sql!: 1, url: 0]
 
   alias ReadStates.{EctoStore, PsqlRepo}
   alias ReadStates.Store.Postgres
@@ -56,24 +57,17 @@ defmodule ReadStates.EctoStoreTest do
   test "raises the floor before it writes, and lets nobody wait for it", %{store: store} do
     :ok = commit(store, [row(1, 1, 1)])
 
-    locker =
-      Task.async(fn ->
-        sql!(
-          "BEGIN; UPDATE #{@schema}.read_states SET version = 1 WHERE \"user\" = 1; SELECT pg_sleep(2); COMMIT"
-        )
+    floor = fn -> sql!("SELECT number FROM #{@schema}.read_states_notes WHERE name = 'floor'") end
+    lock = "SELECT version FROM #{@schema}.read_states WHERE \"user\" = 1 FOR UPDATE"
+
+    waiting =
+      locked(lock, fn ->
+        waiting = Task.async(fn -> commit(store, [row(1, 1, 5)]) end)
+        eventually(fn -> floor.() == "5" end)
+        assert sql!("SELECT version FROM #{@schema}.read_states") == "1"
+        waiting
       end)
 
-    floor = fn -> sql!("SELECT number FROM #{@schema}.read_states_notes WHERE name = 'floor'") end
-
-    ReadStates.Eventually.eventually(fn ->
-      sql!("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") != "0"
-    end)
-
-    waiting = Task.async(fn -> commit(store, [row(1, 1, 5)]) end)
-    # While its row is locked.
-    ReadStates.Eventually.eventually(fn -> floor.() == "5" end)
-    assert sql!("SELECT version FROM #{@schema}.read_states") == "1"
-    assert Task.await(waiting) == :ok
-    Task.await(locker)
+    assert Task.await(waiting, 60_000) == :ok
   end
 end

@@ -3,6 +3,8 @@ defmodule ReadStates.Store.LocalTest do
 
   @moduletag :tmp_dir
 
+  import ReadStates.Eventually
+
   alias ReadStates.OtherVM
   alias ReadStates.Store.Local
 
@@ -135,8 +137,8 @@ defmodule ReadStates.Store.LocalTest do
         :ok = commit(store, [row(1, 2, 3)])
       end)
 
-      assert_receive {:DOWN, _, _, _, :normal}, 5_000
-      store = await_open(path, 100)
+      assert_receive {:DOWN, _, _, _, :normal}, 60_000
+      store = eventually(fn -> open_if_free(path) end, 60_000)
       assert scan(store) == [row(1, 2, 3)]
       :ok = Local.close(store)
     end
@@ -158,7 +160,6 @@ defmodule ReadStates.Store.LocalTest do
     assert scan(store) == []
   end
 
-  @tag timeout: 120_000
   test "what was acknowledged before a kill -9 is there after it", %{tmp_dir: dir} do
     path = Path.join(dir, "killed")
 
@@ -215,16 +216,12 @@ defmodule ReadStates.Store.LocalTest do
     end
   end
 
-  defp await_open(path, tries) do
+  defp open_if_free(path) do
     :erlang.garbage_collect()
 
     case Local.open([path: path], @context) do
-      {:ok, store, _floor} ->
-        store
-
-      {:error, {:in_use, _}} when tries > 1 ->
-        Process.sleep(50)
-        await_open(path, tries - 1)
+      {:ok, store, _floor} -> store
+      {:error, {:in_use, _}} -> nil
     end
   end
 

@@ -119,7 +119,8 @@ defmodule ReadStates.Store.PostgresTest do
   end
 
   test "a call holds no scheduler", %{store: store, opts: opts} do
-    RemoteContract.holds_no_scheduler(Postgres, store, &locked(opts, &1))
+    held = &locked("LOCK TABLE #{opts[:table]}", &1)
+    RemoteContract.holds_no_scheduler(Postgres, store, held)
   end
 
   # Scans of the whole table, and entries of its index that were read.

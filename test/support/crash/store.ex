@@ -1,11 +1,12 @@
 defmodule ReadStates.Crash.Store do
   @moduledoc """
-  The store Local, which says on the standard output when the VM is in the phase in which it is to be killed, waits a
-  moment for it where the phase would be over too soon, and says when it is over.
+  The store Local, in which the VM is killed when it is in the phase in which it is to be; where that would be over too soon, it
+  waits a moment.
   """
 
   @behaviour ReadStates.Store
 
+  alias ReadStates.Crash.Killer
   alias ReadStates.Store.Local
 
   @moment 50
@@ -35,22 +36,22 @@ defmodule ReadStates.Crash.Store do
   def commit({:full, _store}, _batch), do: {:error, :away}
 
   def commit({phase, store}, batch) do
-    if phase == :commit_begun and under?(:load), do: within(phase, &wait/0)
+    if phase == :commit_begun and under?(:load), do: Killer.within(phase, &wait/0)
     commit = fn -> Local.commit(store, batch) end
 
     result =
       cond do
         phase == :committing and under?(:load) ->
-          within(phase, commit)
+          Killer.within(phase, commit)
 
         phase == :draining and under?(:stop) ->
-          within(phase, fn -> sometimes_wait() && commit.() end)
+          Killer.within(phase, fn -> sometimes_wait() && commit.() end)
 
         true ->
           commit.()
       end
 
-    if phase == :commit_written and under?(:load), do: within(phase, &wait/0)
+    if phase == :commit_written and under?(:load), do: Killer.within(phase, &wait/0)
     result
   end
 
@@ -59,17 +60,10 @@ defmodule ReadStates.Crash.Store do
 
   @impl true
   def close({:closing, store}) do
-    within(:closing, fn -> sometimes_wait() && Local.close(store) end)
+    Killer.within(:closing, fn -> sometimes_wait() && Local.close(store) end)
   end
 
   def close({_phase, store}), do: Local.close(store)
-
-  defp within(phase, fun) do
-    IO.puts(to_string(phase))
-    result = fun.()
-    IO.puts("#{phase} is over")
-    result
-  end
 
   defp wait, do: Process.sleep(@moment)
 

@@ -1,9 +1,10 @@
 defmodule ReadStates.Crash.Watch do
   @moduledoc """
-  Says on the standard output when a process is in the middle of a call of the NIF, and when that is over: as another
-  process sees it, which looks all the time.
+  Lets the VM be killed when a process is in the middle of a call of the NIF, see `ReadStates.Crash.Killer`: as another process sees
+  it, which looks all the time.
   """
 
+  alias ReadStates.Crash.Killer
   alias ReadStates.Native
 
   @doc """
@@ -30,19 +31,14 @@ defmodule ReadStates.Crash.Watch do
         before(watch, last)
 
       true ->
-        IO.puts(to_string(watch.phase))
-        within(watch)
+        # Not always at its beginning: it takes some ten milliseconds.
+        if watch.phase == :recovering, do: Process.sleep(:rand.uniform(10) - 1)
+        if in_call?(watch), do: Killer.within(watch.phase, fn -> await_end(watch) end)
+        before(watch, watch.look.())
     end
   end
 
-  defp within(watch) do
-    if in_call?(watch) do
-      within(watch)
-    else
-      IO.puts("#{watch.phase} is over")
-      before(watch, watch.look.())
-    end
-  end
+  defp await_end(watch), do: in_call?(watch) && await_end(watch)
 
   defp in_call?(%{process: process, call: call}) do
     pid = Process.whereis(process)

@@ -94,18 +94,19 @@ defmodule ReadStates.Store.Cassandra.DatacentresTest do
     end
 
     write.(1)
-    on_exit(fn -> Services.run(["cont", "cassandra-2dc/1"]) end)
-    Services.run(["pause", "cassandra-2dc/1"])
 
-    for message <- 2..20 do
-      write.(message)
-      # Of those who are written, half were evicted before and are loaded again.
-      assert :ok = ReadStates.commit(__MODULE__)
-    end
+    written =
+      Services.paused("cassandra-2dc/1", fn ->
+        for message <- 2..20 do
+          write.(message)
+          # Of those who are written, half were evicted before and are loaded again.
+          assert :ok = ReadStates.commit(__MODULE__)
+        end
 
-    written = read(__MODULE__, users)
-    stop_supervised!({ReadStates, __MODULE__})
-    Services.run(["cont", "cassandra-2dc/1"])
+        written = read(__MODULE__, users)
+        stop_supervised!({ReadStates, __MODULE__})
+        written
+      end)
 
     # By what the node in the west has kept for it. It takes a moment until each knows again that the other is there.
     eventually(fn -> same?(opts, users) end, 300_000)

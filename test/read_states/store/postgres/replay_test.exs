@@ -30,7 +30,7 @@ defmodule ReadStates.Store.Postgres.ReplayTest do
 
     OtherVM.run_and_kill("""
     {:ok, _} = Application.ensure_all_started(:read_states)
-    {:ok, _} = ReadStates.start_link(name: R, store: #{inspect(store)})
+    {:ok, _} = ReadStates.start_link(name: R, store: #{inspect(store)}, load_timeout: 60_000)
     figures = ReadStates.Replay.read_back(R, ReadStates.Trace.stream!(#{inspect(@trace)}))
     #{inspect(@digest)} = figures[:sha256]
     """)
