@@ -36,21 +36,26 @@ defmodule ReadStates.Loader do
     loader = Instance.loader(instance.name, partition)
 
     case deadline - now() do
-      timeout when timeout > 0 -> call(loader, {:await, users, deadline}, timeout)
-      _late -> {:error, :timeout}
+      timeout when timeout > 0 ->
+        call(loader, {:await, instance.engine, users, deadline}, timeout)
+
+      _late ->
+        {:error, :timeout}
     end
   end
 
-  # `:retry` if the loader died or was not there: the engine has the users in its queue still.
+  # `:retry` if the loader died or was not there: the engine has the users in its queue still. Or if it is of
+  # an instance that was started since, which knows nothing of this engine.
   defp call(loader, request, timeout) do
-    GenServer.call(loader, request, timeout)
+    with :retry <- GenServer.call(loader, request, timeout), do: retry()
   catch
-    :exit, {:timeout, _call} ->
-      {:error, :timeout}
+    :exit, {:timeout, _call} -> {:error, :timeout}
+    :exit, _reason -> retry()
+  end
 
-    :exit, _reason ->
-      Process.sleep(1)
-      :retry
+  defp retry do
+    Process.sleep(1)
+    :retry
   end
 
   def now, do: System.monotonic_time(:millisecond)
@@ -91,7 +96,11 @@ defmodule ReadStates.Loader do
   def handle_continue(:load, state), do: {:noreply, load(state)}
 
   @impl true
-  def handle_call({:await, users, deadline}, from, state) do
+  def handle_call({:await, engine, _users, _deadline}, _from, state)
+      when engine != state.instance.engine,
+      do: {:reply, :retry, state}
+
+  def handle_call({:await, _engine, users, deadline}, from, state) do
     case Native.absent(state.instance.engine, users) do
       [] -> {:reply, :ok, load(state)}
       absent -> {:noreply, state |> wait(absent, from, deadline) |> load()}
@@ -254,18 +263,20 @@ defmodule ReadStates.Loader do
     state = give_up(%{state | suspects: suspects}, load, [user], reason)
 
     if Suspects.store_away?(suspects) do
-      for {user, load} <- :queue.to_list(state.next_alone),
-          reduce: %{state | next_alone: :queue.new()},
-          do: (state -> give_up(state, load, [user], reason))
+      others = for {user, load} <- :queue.to_list(state.next_alone), do: {load, [user]}
+      give_up(%{state | next_alone: :queue.new()}, others, reason)
     else
       state
     end
   end
 
-  defp give_up(state, load, users, reason) do
+  defp give_up(state, load, users, reason), do: give_up(state, [{load, users}], reason)
+
+  defp give_up(state, loads, reason) do
     # Who waits for a commit of theirs would wait in vain.
-    if Native.fail_load(load), do: Instance.tell(committer(state), :load_failed)
-    answer(state, users, {:error, read_error(reason)})
+    due = Enum.filter(loads, fn {load, _users} -> Native.fail_load(load) end)
+    if due != [], do: Instance.tell(committer(state), :load_failed)
+    answer(state, Enum.flat_map(loads, &elem(&1, 1)), {:error, read_error(reason)})
   end
 
   # The call took too long, or the store says so of a request of its own, with a text; or one of two stores does.

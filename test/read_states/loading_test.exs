@@ -1,7 +1,7 @@
 defmodule ReadStates.LoadingTest do
   use ReadStates.InstanceCase, async: true
 
-  alias ReadStates.{Batch, Instance}
+  alias ReadStates.{Batch, Instance, Loader}
 
   defmodule WideStore do
     # One that is slow, and not busy.
@@ -234,6 +234,21 @@ defmodule ReadStates.LoadingTest do
     assert ReadStates.stats(name).pending_operations == 20_000
     FaultyStore.set(faults, :load, nil)
     assert ReadStates.list(name, 1) == {:ok, Model.list(model, 1)}
+  end
+
+  test "who read of an instance that is gone is not told that the next one of its name has the user",
+       context do
+    %{name: name, opts: opts} = context
+    start!(name, opts)
+    before = Instance.fetch!(name)
+    restart!(name, opts)
+    :ok = ReadStates.load(name, [1])
+
+    for partition <- 0..1 do
+      await = &Loader.await(&1, partition, [1], Loader.now() + 60_000)
+      assert await.(Instance.fetch!(name)) == :ok
+      assert await.(before) == :retry
+    end
   end
 
   describe "a load that takes longer than :load_timeout" do
