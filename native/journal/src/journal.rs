@@ -94,6 +94,8 @@ struct Sealed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Which {
     Ordinary,
+    /// So that others can be forgotten. It may take the journal past its bound, but not the last segment that could be made.
+    Again,
     /// Without it commits could not go on, and nothing would ever be forgotten. For that the last segment is kept that could be made.
     Necessary,
 }
@@ -244,8 +246,13 @@ impl Journal {
         loop {
             let segment = self.current(guard);
             // After that: whoever sees the segment that is reserved sees this too.
-            if which == Which::Ordinary && self.reserved.load(Relaxed) {
-                return Err(self.files.lock().refusal.unwrap_or(Refusal::Full));
+            if which != Which::Necessary && self.reserved.load(Relaxed) {
+                let refusal = self.files.lock().refusal;
+                if let Some(refusal) =
+                    refusal.or((which == Which::Ordinary).then_some(Refusal::Full))
+                {
+                    return Err(refusal);
+                }
             }
             if let Some(at) = segment.take(bytes) {
                 return Ok((segment, at));
@@ -317,7 +324,7 @@ impl Journal {
             && files.spares.len() == 1
         {
             match which {
-                Which::Ordinary => return Err(refusal),
+                Which::Ordinary | Which::Again => return Err(refusal),
                 Which::Necessary => self.reserved.store(true, Relaxed),
             }
         }
@@ -505,24 +512,47 @@ impl Journal {
 
     /// Appends a record even if that takes the journal past its bound, and waits for the disk if it must. The next sync has it.
     pub fn append_anyway(&self, tag: Tag, words: &[u64], guard: &Guard) -> io::Result<()> {
-        loop {
-            if let Ok((segment, at)) = self.take(Which::Necessary, size(words.len()), guard) {
-                segment.write(at, tag, words);
-                segment.written(at);
-                return Ok(());
-            }
-            let _making = self.making.lock();
-            let files = self.files.lock();
-            if !files.spares.is_empty() {
-                continue;
-            }
-            if files.count() >= self.options.most {
-                // Before it is there: else each of these would let others in, for a whole segment.
-                self.reserved.store(true, Relaxed);
-            }
-            drop(files);
-            self.make()?;
+        while self
+            .append_for(Which::Necessary, tag, words, guard)
+            .is_err()
+        {
+            self.make_anyway()?;
         }
+        Ok(())
+    }
+
+    /// Appends a record again that the journal has already, so that the segment with the first can be forgotten. The next sync
+    /// has it. Also past the bound, but it makes no file: where it is [`Refusal::Full`] that is [`Journal::make_anyway`]'s.
+    pub fn append_again(&self, tag: Tag, words: &[u64], guard: &Guard) -> Result<(), Refusal> {
+        self.append_for(Which::Again, tag, words, guard)
+    }
+
+    fn append_for(
+        &self,
+        which: Which,
+        tag: Tag,
+        words: &[u64],
+        guard: &Guard,
+    ) -> Result<(), Refusal> {
+        let (segment, at) = self.take(which, size(words.len()), guard)?;
+        segment.write(at, tag, words);
+        segment.written(at);
+        Ok(())
+    }
+
+    /// Makes the next segment, if there is none, even if that takes the journal past its bound.
+    pub fn make_anyway(&self) -> io::Result<()> {
+        let _making = self.making.lock();
+        let files = self.files.lock();
+        if !files.spares.is_empty() {
+            return Ok(());
+        }
+        if files.count() >= self.options.most {
+            // Before it is there: else each of these would let others in, for a whole segment.
+            self.reserved.store(true, Relaxed);
+        }
+        drop(files);
+        self.make()
     }
 
     /// Removes segments of an earlier life, which the reader found to have no records.
