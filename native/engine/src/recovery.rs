@@ -31,7 +31,7 @@ pub struct Recovered {
     pub operations: u64,
     /// Operations of batches that never ended: of calls that did not return.
     pub cut: u64,
-    /// Operations of batches that did, of which others are damaged.
+    /// Operations of batches that did, of which others are damaged; or, where anything is damaged, perhaps their end.
     pub broken: u64,
     /// What could not be read.
     pub damage: Vec<Damage>,
@@ -102,7 +102,7 @@ impl Engine {
         let recovered = Recovered {
             damage: reader.damage().to_vec(),
             lost_by_store: if is_older { stored } else { 0 },
-            ..known.count()
+            ..known.count(reader.damage())
         };
         journaling
             .next_batch
@@ -301,7 +301,9 @@ impl Known {
         }
     }
 
-    fn count(&self) -> Recovered {
+    fn count(&self, damage: &[Damage]) -> Recovered {
+        // Then nobody knows whether a batch without an end had one.
+        let is_damaged = damage.iter().any(|damage| !damage.zero);
         let mut recovered = Recovered {
             operations: self.singles,
             ..Recovered::default()
@@ -309,7 +311,7 @@ impl Known {
         for (batch, operations) in &self.batches {
             let count = if self.is_whole(*batch) {
                 &mut recovered.operations
-            } else if self.ends.contains_key(batch) {
+            } else if is_damaged || self.ends.contains_key(batch) {
                 &mut recovered.broken
             } else {
                 &mut recovered.cut
