@@ -430,15 +430,12 @@ fn a_batch_whose_end_is_damaged_is_not_taken_for_one_of_a_call_that_never_return
         })
         .collect();
     // The end follows three records of an operation, version, user, channel, message and batch.
-    let end = 128 + 3 * 48;
-    let overwritten = |bytes: &mut Vec<u8>| bytes[end + 9] ^= 1;
-    let never_written = |bytes: &mut Vec<u8>| bytes[end..end + 32].fill(0);
-    let cut_off = |bytes: &mut Vec<u8>| bytes.truncate(end);
-    type Damage = dyn Fn(&mut Vec<u8>);
-    let cases: [(&Damage, _); 3] = [
-        (&overwritten, (0, 3)),
-        (&never_written, (3, 0)),
-        (&cut_off, (0, 3)),
+    const END: usize = 128 + 3 * 48;
+    let cases: [(fn(&mut Vec<u8>), _); 3] = [
+        (|bytes| bytes[END + 9] ^= 1, (0, 3)),
+        // As the death of the process in the middle of the call leaves it.
+        (|bytes| bytes[END..END + 32].fill(0), (3, 0)),
+        (|bytes| bytes.truncate(END), (0, 3)),
     ];
     for (damage, (cut, broken)) in cases {
         let directory = tempfile::tempdir().unwrap();
