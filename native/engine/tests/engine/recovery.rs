@@ -431,7 +431,8 @@ fn a_batch_whose_end_is_damaged_is_not_taken_for_one_of_a_call_that_never_return
         .collect();
     // The end follows three records of an operation, version, user, channel, message and batch.
     const END: usize = 128 + 3 * 48;
-    let cases: [(fn(&mut Vec<u8>), _); 3] = [
+    type Damage = fn(&mut Vec<u8>);
+    let cases: [(Damage, _); 3] = [
         (|bytes| bytes[END + 9] ^= 1, (0, 3)),
         // As the death of the process in the middle of the call leaves it.
         (|bytes| bytes[END..END + 32].fill(0), (3, 0)),
