@@ -122,7 +122,8 @@ defmodule ReadStates.Journal do
 
         if broken > 0 do
           Logger.error(
-            "#{inspect(name)} lost #{broken} operations of batches of which others are damaged"
+            "#{inspect(name)} lost #{broken} operations of batches of which others are damaged, or the end is, unless " <>
+              "they are of calls that never returned"
           )
         end
 

@@ -39,7 +39,8 @@ pub enum Refused {
 pub struct Lock(File);
 
 /// Makes the directory, readable for its owner only, and its parents; durably. Refuses one that is there and is a
-/// symbolic link, or belongs to another user, who could read and change what is written to it.
+/// symbolic link, or to which others may write, or belongs to another user: they could change what is written to it, or put
+/// something there that is taken for ours.
 pub fn create(path: &Path) -> Result<(), Refused> {
     // Without a slash at the end, which would have the system follow a link.
     let path = path.components().as_path();
@@ -54,6 +55,11 @@ pub fn create(path: &Path) -> Result<(), Refused> {
         }
         Ok(found) if found.uid() != rustix::process::geteuid().as_raw() => {
             let why = format!("it belongs to another user, {}", found.uid());
+            return Err(Refused::NotOurs(why));
+        }
+        Ok(found) if found.mode() & 0o022 != 0 => {
+            let mode = found.mode() & 0o777;
+            let why = format!("others may write to it, its mode is {mode:o}: make it 700");
             return Err(Refused::NotOurs(why));
         }
         Ok(_) => return Ok(()),
@@ -135,6 +141,7 @@ impl Drop for Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::Permissions;
     use std::os::unix::fs::{PermissionsExt, symlink};
     use tempfile::tempdir;
 
@@ -166,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_a_file_and_what_belongs_to_somebody_else_are_refused() {
+    fn a_link_a_file_and_what_belongs_to_or_is_open_to_somebody_else_are_refused() {
         let root = tempdir().unwrap();
         let (link, file) = (root.path().join("link"), root.path().join("file"));
         symlink(root.path(), &link).unwrap();
@@ -178,6 +185,15 @@ mod tests {
             create(&file.join("below")),
             Err(Refused::NotWritable(_))
         ));
+        let open = root.path().join("open");
+        fs::create_dir(&open).unwrap();
+        for (mode, is_refused) in [(0o755, false), (0o775, true), (0o757, true), (0o700, false)] {
+            fs::set_permissions(&open, Permissions::from_mode(mode)).unwrap();
+            match create(&open) {
+                Err(Refused::NotOurs(why)) => assert!(is_refused && why.contains("write")),
+                other => assert!(!is_refused && other.is_ok(), "{mode:o}: {other:?}"),
+            }
+        }
         // Only root can give something away.
         let other = root.path().join("other");
         fs::create_dir(&other).unwrap();

@@ -21,6 +21,9 @@ use crate::read_state::{MAX_COUNTERS, ReadState};
 /// Most words of a record, with those of a put and the batch.
 const MOST: usize = 4 + MAX_COUNTERS / 2 + 1;
 
+/// Most bytes of a record.
+pub(crate) const MOST_BYTES: usize = 8 + 8 * MOST;
+
 const ACK: u8 = 1;
 const INCREMENT: u8 = 2;
 const DECREMENT: u8 = 3;

@@ -23,7 +23,8 @@
 //!
 //! When a segment is full, an epoch begins (see [`crate::flush`]), once the batches that may still write to
 //! the segment have ended. Who changed before belongs to an earlier epoch, so the segment can go when no user of
-//! an earlier epoch is left.
+//! an earlier epoch is left. Of those who cannot be loaded it is [carried over](crate::stragglers), or one of them would
+//! keep all that is written after him.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -177,7 +178,7 @@ impl Journaling {
     }
 
     /// Returns when the batches that had begun are whole.
-    fn await_batches(&self) {
+    pub fn await_batches(&self) {
         self.batches.wait();
     }
 
@@ -249,8 +250,15 @@ impl Engine {
         if !is_recovering {
             self.checkpoint(journaling, &mut upkeep);
         }
+        let mut carried = Ok(());
+        if let Some(&(_, flush)) = upkeep.checkpoints.front()
+            && !is_recovering
+            && self.is_kept_before(flush)
+        {
+            carried = self.carry_over(journaling, flush);
+        }
         while let Some(&(segment, flush)) = upkeep.checkpoints.front() {
-            if !self.is_flushed_everywhere(flush) {
+            if self.is_kept_before(flush) {
                 break;
             }
             // What the header has that counts is in a later one, and has to be on the disk.
@@ -259,6 +267,7 @@ impl Engine {
             upkeep.checkpoints.pop_front();
         }
         prepared.and_then(|()| journal.prepare())?;
+        carried?;
         let figures = journal.figures();
         let hurry = figures.bytes > figures.most / 2 && !upkeep.checkpoints.is_empty();
         if hurry {
@@ -283,9 +292,10 @@ impl Engine {
         }
     }
 
-    fn is_flushed_everywhere(&self, flush: Epoch) -> bool {
-        self.shards()
-            .all(|shard| shard.ledger.epochs.is_flushed(flush))
+    /// Whether what is from before this epoch has to be kept.
+    fn is_kept_before(&self, flush: Epoch) -> bool {
+        let mut shards = self.shards();
+        shards.any(|shard| shard.ledger.epochs.kept_before(flush) > 0)
     }
 
     /// Waits until every operation that was answered is on the disk.

@@ -87,6 +87,7 @@ mod shared;
 mod slabs;
 mod stamp;
 pub mod stats;
+mod stragglers;
 mod table;
 mod totals;
 mod user;

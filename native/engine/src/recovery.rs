@@ -39,7 +39,7 @@ pub struct Recovered {
     pub operations: u64,
     /// Operations of batches that never ended: of calls that did not return.
     pub cut: u64,
-    /// Operations of batches that did, of which others are damaged.
+    /// Operations of batches that did, of which others are damaged; or, where anything is damaged, perhaps their end.
     pub broken: u64,
     /// What could not be read.
     pub damage: Vec<Damage>,
@@ -114,7 +114,7 @@ impl Engine {
         let recovered = Recovered {
             damage: reader.damage().to_vec(),
             lost_by_store: if is_older { stored } else { 0 },
-            ..known.count()
+            ..known.count(reader.damage())
         };
         journaling
             .next_batch
@@ -368,11 +368,15 @@ impl Known {
         }
     }
 
-    fn count(&self) -> Recovered {
+    fn count(&self, damage: &[Damage]) -> Recovered {
+        // Then nobody knows whether a batch without an end had one.
+        let is_damaged = damage.iter().any(|damage| !damage.zero);
+        let open: u64 = self.open.values().sum();
+        let (cut, lost) = if is_damaged { (0, open) } else { (open, 0) };
         Recovered {
             operations: self.whole,
-            cut: self.open.values().sum(),
-            broken: self.broken,
+            cut,
+            broken: self.broken + lost,
             ..Recovered::default()
         }
     }
@@ -426,7 +430,20 @@ mod tests {
             broken: 1,
             ..Recovered::default()
         };
-        assert_eq!(known.count(), expected);
+        assert_eq!(known.count(&[]), expected);
+        // Where something is damaged it may be an end.
+        let damage = Damage {
+            path: Default::default(),
+            at: 0,
+            bytes: 1,
+            zero: false,
+        };
+        let expected = Recovered {
+            cut: 0,
+            broken: 2,
+            ..expected
+        };
+        assert_eq!(known.count(&[damage]), expected);
         assert_eq!(known.highest_batch, 10_003);
         assert_eq!(known.partial(), AHashSet::from_iter([10_001, 10_003]));
     }

@@ -182,6 +182,10 @@ impl Shard {
     /// Takes out a user who is not resident.
     pub fn take_absent(&mut self, shared: &Shared, hash: u64, user: Id) -> Option<Absent> {
         let absent = self.absents.take(hash, |absent| absent.id == user)?;
+        if let (Some(epoch), Some(carried)) = (absent.epoch, absent.carried) {
+            // He holds the journal up again until he is committed, which may come to the same.
+            self.ledger.epochs.carry_back(epoch, carried);
+        }
         adjust(&shared.totals.memory, absent.bytes(), 0);
         self.ledger.counts.pending_operations -= absent.pending.len();
         self.ledger.counts.uncommitted_absents -= usize::from(absent.epoch.is_some());

@@ -22,6 +22,11 @@ impl Stamp {
         self.last
     }
 
+    /// The version that was handed out last, or what all are above.
+    pub fn last(&self) -> Version {
+        self.last
+    }
+
     /// Every further version will be above `version`, which a store returned.
     pub fn raise(&mut self, version: Version) {
         self.last = self.last.max(version);

@@ -109,6 +109,8 @@ pub(crate) struct Absent {
     pub deadline: Micros,
     /// As for [`Unsettled`]; with operations that wait.
     pub epoch: Option<Epoch>,
+    /// Since which epoch the journal has all of them once more, see [`crate::stragglers`].
+    pub carried: Option<Epoch>,
     pub charged: usize,
     /// Token of the load under way.
     pub load: Option<u64>,
@@ -282,6 +284,11 @@ impl Absent {
             changed: false,
         };
         set
+    }
+
+    /// The epoch from which on the journal has to keep what it has of the pending operations.
+    pub fn kept(&self) -> Option<Epoch> {
+        self.carried.or(self.epoch)
     }
 
     /// When the pending operations are to be committed, if there are any.

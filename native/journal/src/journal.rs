@@ -6,6 +6,7 @@ mod schedules;
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use read_states_sync::atomic::{AtomicBool, AtomicU64};
 use read_states_sync::{Mutex, pin};
 
 use crate::error::{OpenError, Refusal, is_full};
-use crate::reader::{Found, Reader};
+use crate::reader::{Found, Reader, is_blank};
 use crate::record::{FILLER, MAX_WORDS, Tag, size};
 use crate::segment::{EXTENSION, HEADER, Header, Segment, UNIT, path, read_header};
 
@@ -37,6 +38,13 @@ pub struct Options {
     /// Whether who appends waits for a sync: then one has to have everything that was appended before. Else it
     /// may miss what a thread took room for long before it wrote it.
     pub exact: bool,
+}
+
+impl Options {
+    /// Bytes that all files may become.
+    fn bytes(&self) -> usize {
+        self.most * self.segment
+    }
 }
 
 /// Figures at a glance.
@@ -74,7 +82,7 @@ pub struct Journal {
 #[derive(Debug)]
 struct Files {
     /// Of an earlier life, still to be kept, oldest first.
-    old: Vec<Found>,
+    old: Vec<Old>,
     /// Full, oldest first.
     sealed: VecDeque<Sealed>,
     spares: VecDeque<Arc<Segment>>,
@@ -82,6 +90,13 @@ struct Files {
     closed: bool,
     /// Why there is no spare one, if that is the disk's fault.
     refusal: Option<Refusal>,
+}
+
+#[derive(Clone, Debug)]
+struct Old {
+    found: Found,
+    /// Of the file: it may have been made when segments had another size.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -94,6 +109,8 @@ struct Sealed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Which {
     Ordinary,
+    /// So that others can be forgotten. It may take the journal past its bound, but not the last segment that could be made.
+    Again,
     /// Without it commits could not go on, and nothing would ever be forgotten. For that the last segment is kept that could be made.
     Necessary,
 }
@@ -130,17 +147,29 @@ impl Journal {
         create(directory).map_err(refused)?;
         let lock = Lock::take(directory).map_err(refused)?;
         let io = |error| OpenError::io(directory, error);
-        let (old, header) = segments(directory, options.id_width)?;
+        let (mut old, header) = segments(directory, options.id_width)?;
         if let Some(header) = header {
             options.owner = header.owner;
         }
         let mark = header.map_or(0, |header| header.mark);
         let stored = header.map_or(0, |header| header.stored);
-        let next = old.last().map_or(0, |(sequence, _)| sequence + 1);
+        let next = old.last().map_or(0, |old| old.found.0 + 1);
         let first = Segment::create(directory, next, &options).map_err(io)?;
         let first = Arc::new(first);
         first.mark(mark);
         first.mark_stored(stored);
+        // Lives that end before anything is appended leave no more files, however many they are.
+        let mut synced = false;
+        while let Some(Old { found, .. }) = old.last()
+            && is_blank(&found.1).map_err(io)?
+        {
+            // What its header has that counts is in the new one.
+            if !mem::replace(&mut synced, true) {
+                first.sync(true).map_err(io)?;
+            }
+            fs::remove_file(&found.1).map_err(io)?;
+            old.pop();
+        }
         let files = Files {
             old,
             sealed: VecDeque::new(),
@@ -149,12 +178,14 @@ impl Journal {
             closed: false,
             refusal: None,
         };
+        // Then it is only for what has to be appended, or each life would take the journal further past its bound.
+        let is_past = files.bytes(&options) > options.bytes();
         let journal = Journal {
             directory: directory.to_owned(),
             options,
             current: Atomic::new(first),
             wants_next: AtomicBool::new(false),
-            reserved: AtomicBool::new(false),
+            reserved: AtomicBool::new(is_past),
             mark: AtomicU64::new(mark),
             stored: AtomicU64::new(stored),
             files: Mutex::new(files),
@@ -209,7 +240,9 @@ impl Journal {
 
     /// What was appended in an earlier life.
     pub fn reader(&self) -> Reader {
-        Reader::new(self.files.lock().old.clone())
+        let files = self.files.lock();
+        let old = files.old.iter().map(|old| old.found.clone());
+        Reader::new(old.collect())
     }
 
     #[inline]
@@ -244,8 +277,13 @@ impl Journal {
         loop {
             let segment = self.current(guard);
             // After that: whoever sees the segment that is reserved sees this too.
-            if which == Which::Ordinary && self.reserved.load(Relaxed) {
-                return Err(self.files.lock().refusal.unwrap_or(Refusal::Full));
+            if which != Which::Necessary && self.reserved.load(Relaxed) {
+                let refusal = self.files.lock().refusal;
+                if let Some(refusal) =
+                    refusal.or((which == Which::Ordinary).then_some(Refusal::Full))
+                {
+                    return Err(refusal);
+                }
             }
             if let Some(at) = segment.take(bytes) {
                 return Ok((segment, at));
@@ -317,7 +355,7 @@ impl Journal {
             && files.spares.len() == 1
         {
             match which {
-                Which::Ordinary => return Err(refusal),
+                Which::Ordinary | Which::Again => return Err(refusal),
                 Which::Necessary => self.reserved.store(true, Relaxed),
             }
         }
@@ -368,7 +406,7 @@ impl Journal {
     pub fn newest_sealed(&self) -> Option<u64> {
         let files = self.files.lock();
         let sealed = files.sealed.back().map(|sealed| sealed.segment.sequence);
-        sealed.or(files.old.last().map(|(sequence, _)| *sequence))
+        sealed.or(files.old.last().map(|old| old.found.0))
     }
 
     /// Makes the segments that will be next, if there are none and the bound allows it. May take some
@@ -383,11 +421,12 @@ impl Journal {
             let mut files = self.files.lock();
             // Whatever comes of it, who appends need not ask for it again.
             self.wants_next.store(false, Relaxed);
-            let is_at_bound = files.count() >= self.options.most;
+            let is_at_bound = files.is_at_bound(&self.options);
             if is_at_bound || files.spares.len() >= SPARES {
                 files.refusal = None;
             }
-            let is_within = files.count() <= self.options.most && files.refusal.is_none();
+            let is_past = files.bytes(&self.options) > self.options.bytes();
+            let is_within = !is_past && files.refusal.is_none();
             if is_within && (is_at_bound || !files.spares.is_empty()) {
                 self.reserved.store(false, Relaxed);
             }
@@ -467,7 +506,7 @@ impl Journal {
         let mut left = {
             let mut files = self.files.lock();
             files.closed = true;
-            std::mem::take(&mut files.spares)
+            mem::take(&mut files.spares)
         };
         let current = Arc::clone(self.current(&pin()));
         if current.is_empty() && self.is_marked_before() {
@@ -485,7 +524,7 @@ impl Journal {
         let old = self.files.lock().old.clone();
         let headers = old.iter();
         let mut headers =
-            headers.filter_map(|(_, path)| read_header(path, self.options.id_width).ok()?);
+            headers.filter_map(|old| read_header(&old.found.1, self.options.id_width).ok()?);
         let (mark, stored) = (self.highest_mark(), self.highest_stored());
         headers.any(|header| header.mark >= mark && header.stored >= stored)
     }
@@ -505,24 +544,47 @@ impl Journal {
 
     /// Appends a record even if that takes the journal past its bound, and waits for the disk if it must. The next sync has it.
     pub fn append_anyway(&self, tag: Tag, words: &[u64], guard: &Guard) -> io::Result<()> {
-        loop {
-            if let Ok((segment, at)) = self.take(Which::Necessary, size(words.len()), guard) {
-                segment.write(at, tag, words);
-                segment.written(at);
-                return Ok(());
-            }
-            let _making = self.making.lock();
-            let files = self.files.lock();
-            if !files.spares.is_empty() {
-                continue;
-            }
-            if files.count() >= self.options.most {
-                // Before it is there: else each of these would let others in, for a whole segment.
-                self.reserved.store(true, Relaxed);
-            }
-            drop(files);
-            self.make()?;
+        while self
+            .append_for(Which::Necessary, tag, words, guard)
+            .is_err()
+        {
+            self.make_anyway()?;
         }
+        Ok(())
+    }
+
+    /// Appends a record again that the journal has already, so that the segment with the first can be forgotten. The next sync
+    /// has it. Also past the bound, but it makes no file: where it is [`Refusal::Full`] that is [`Journal::make_anyway`]'s.
+    pub fn append_again(&self, tag: Tag, words: &[u64], guard: &Guard) -> Result<(), Refusal> {
+        self.append_for(Which::Again, tag, words, guard)
+    }
+
+    fn append_for(
+        &self,
+        which: Which,
+        tag: Tag,
+        words: &[u64],
+        guard: &Guard,
+    ) -> Result<(), Refusal> {
+        let (segment, at) = self.take(which, size(words.len()), guard)?;
+        segment.write(at, tag, words);
+        segment.written(at);
+        Ok(())
+    }
+
+    /// Makes the next segment, if there is none, even if that takes the journal past its bound.
+    pub fn make_anyway(&self) -> io::Result<()> {
+        let _making = self.making.lock();
+        let files = self.files.lock();
+        if !files.spares.is_empty() {
+            return Ok(());
+        }
+        if files.is_at_bound(&self.options) {
+            // Before it is there: else each of these would let others in, for a whole segment.
+            self.reserved.store(true, Relaxed);
+        }
+        drop(files);
+        self.make()
     }
 
     /// Removes segments of an earlier life, which the reader found to have no records.
@@ -531,10 +593,7 @@ impl Journal {
         self.sync()?;
         for (sequence, path) in reader.pass_over_empty() {
             fs::remove_file(path)?;
-            self.files
-                .lock()
-                .old
-                .retain(|(number, _)| *number != sequence);
+            self.files.lock().old.retain(|old| old.found.0 != sequence);
         }
         Ok(())
     }
@@ -568,8 +627,8 @@ impl Journal {
     /// Figures at a glance.
     pub fn figures(&self) -> Figures {
         Figures {
-            bytes: self.files.lock().count() * self.options.segment,
-            most: self.options.most * self.options.segment,
+            bytes: self.files.lock().bytes(&self.options),
+            most: self.options.bytes(),
         }
     }
 }
@@ -577,11 +636,18 @@ impl Journal {
 impl Files {
     fn oldest(&self) -> Option<Found> {
         let sealed = || self.sealed.front().map(|sealed| sealed.segment.file());
-        self.old.first().cloned().or_else(sealed)
+        let old = self.old.first().map(|old| old.found.clone());
+        old.or_else(sealed)
     }
 
-    fn count(&self) -> usize {
-        self.old.len() + self.sealed.len() + self.spares.len() + 1
+    fn bytes(&self, options: &Options) -> usize {
+        let old: usize = self.old.iter().map(|old| old.bytes).sum();
+        old + (self.sealed.len() + self.spares.len() + 1) * options.segment
+    }
+
+    /// Whether there is no room for a segment more.
+    fn is_at_bound(&self, options: &Options) -> bool {
+        self.bytes(options) + options.segment > options.bytes()
     }
 }
 
@@ -628,7 +694,7 @@ impl Drop for Reservation {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        let current = std::mem::replace(&mut self.current, Atomic::null());
+        let current = mem::replace(&mut self.current, Atomic::null());
         // SAFETY: `&mut self` means that nobody else has it, and it was put there by `Atomic::new` or
         // `Owned::new`.
         drop(unsafe { current.try_into_owned() });
@@ -644,7 +710,7 @@ fn refusal(error: &io::Error) -> Refusal {
 }
 
 /// The segments in a directory, oldest first, and what their headers say: the owner, and the highest marks.
-fn segments(directory: &Path, id_width: u8) -> Result<(Vec<Found>, Option<Header>), OpenError> {
+fn segments(directory: &Path, id_width: u8) -> Result<(Vec<Old>, Option<Header>), OpenError> {
     let io = |error| OpenError::io(directory, error);
     let (mut found, mut said) = (vec![], None::<Header>);
     for entry in fs::read_dir(directory).map_err(io)? {
@@ -665,8 +731,12 @@ fn segments(directory: &Path, id_width: u8) -> Result<(Vec<Found>, Option<Header
                 stored: before.stored.max(header.stored),
             });
         }
-        found.push((number, path));
+        let bytes = fs::metadata(&path).map_err(|error| OpenError::io(&path, error))?;
+        found.push(Old {
+            bytes: bytes.len() as usize,
+            found: (number, path),
+        });
     }
-    found.sort_unstable();
+    found.sort_unstable_by_key(|old| old.found.0);
     Ok((found, said))
 }

@@ -11,12 +11,18 @@ use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
 /// What a page is a multiple of on every system this runs on, or the page itself.
 const PAGE: usize = 1 << 16;
 
+/// What no page is smaller than.
+const LEAST_PAGE: usize = 1 << 12;
+
 /// A mapping that is shared with the file. Its words are atomics, because several threads write to
 /// it; each of them to words that are its own.
 #[derive(Debug)]
 pub(crate) struct Map {
     words: NonNull<AtomicU64>,
     bytes: usize,
+    /// Whether the next sync says that it has failed, as one that could not write what it leaves as written.
+    #[cfg(test)]
+    pub fails: std::sync::atomic::AtomicBool,
     /// What was synced: all that a power cut leaves.
     #[cfg(all(test, feature = "shuttle"))]
     disk: std::sync::Mutex<Vec<u8>>,
@@ -48,6 +54,8 @@ impl Map {
         Ok(Map {
             words,
             bytes,
+            #[cfg(test)]
+            fails: std::sync::atomic::AtomicBool::new(false),
             #[cfg(all(test, feature = "shuttle"))]
             disk: std::sync::Mutex::new(vec![0; bytes]),
         })
@@ -94,6 +102,16 @@ impl Map {
         }
     }
 
+    /// Has the system take the pages up to here for changed, as they are.
+    pub fn touch(&self, to: usize) {
+        for at in (0..to.min(self.bytes)).step_by(LEAST_PAGE) {
+            // SAFETY: the place is in the mapping, and aligned.
+            let word = unsafe { self.words.add(at / 8).as_ref() };
+            // A write, whatever others write there meanwhile.
+            word.fetch_or(0, Relaxed);
+        }
+    }
+
     /// Waits until the pages of this range are on the disk.
     pub fn sync(&self, from: usize, to: usize) -> io::Result<()> {
         #[cfg(feature = "shuttle")]
@@ -110,6 +128,10 @@ impl Map {
                     to - from,
                     MsyncFlags::SYNC,
                 )?;
+            }
+            #[cfg(test)]
+            if self.fails.swap(false, Relaxed) {
+                return Err(rustix::io::Errno::IO.into());
             }
         }
         Ok(())

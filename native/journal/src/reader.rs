@@ -106,6 +106,13 @@ impl Reader {
     }
 }
 
+/// Whether a segment has nothing but its header, which is whole.
+pub(crate) fn is_blank(path: &Path) -> io::Result<bool> {
+    let bytes = fs::read(path)?;
+    let is_whole = bytes.len() == size_of_file(&bytes) && damaged_header(&bytes).is_empty();
+    Ok(is_whole && bytes[HEADER..].iter().all(|byte| *byte == 0))
+}
+
 fn read_segment(
     sequence: u64,
     path: &Path,

@@ -303,8 +303,11 @@ impl Segment {
         let from = synced.earlier.min(late);
         let header = if marked { HEADER } else { 0 };
         if let Err(error) = self.map.sync(0, header).and(self.map.sync(from, to)) {
-            self.written(late);
-            self.marked.fetch_or(marked, Release);
+            // The system takes what it could not write for written, and would say so the next time. Which pages those are it
+            // does not say, so all of them are to be written again.
+            self.map.touch(to);
+            self.written(0);
+            self.marked.store(true, Release);
             return Err(error);
         }
         if !self.named.load(Acquire)
@@ -331,5 +334,55 @@ impl Segment {
     /// Its number and its file.
     pub fn file(&self) -> (u64, PathBuf) {
         (self.sequence, self.path.clone())
+    }
+}
+
+#[cfg(all(test, not(feature = "shuttle"), target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    const OPTIONS: Options = Options {
+        segment: 1 << 18,
+        most: 2,
+        id_width: 8,
+        owner: 1,
+        exact: true,
+    };
+
+    /// Kilobytes of the file's mapping that the system would write to the disk.
+    fn dirty(path: &Path) -> usize {
+        let maps = fs::read_to_string("/proc/self/smaps").unwrap();
+        let map = maps.split_once(path.to_str().unwrap()).unwrap().1;
+        let shared = map.lines().find(|line| line.starts_with("Shared_Dirty:"));
+        let private = map.lines().find(|line| line.starts_with("Private_Dirty:"));
+        let kilobytes = |line: Option<&str>| {
+            let number = line.unwrap().split_whitespace().nth(1);
+            number.unwrap().parse::<usize>().unwrap()
+        };
+        kilobytes(shared) + kilobytes(private)
+    }
+
+    #[test]
+    fn what_a_failed_sync_leaves_as_written_is_written_by_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let segment = Segment::create(directory.path(), 1, &OPTIONS).unwrap();
+        let (_, path) = segment.file();
+        let append = |words: &[u64]| {
+            let at = segment.take(size(words.len())).unwrap();
+            segment.write(at, [1; 3], words);
+        };
+        (0..1_000).for_each(|word| append(&[word; 15]));
+        segment.sync(true).unwrap();
+        segment.sync(true).unwrap();
+        let before = dirty(&path);
+        append(&[1]);
+        segment.map.fails.store(true, Relaxed);
+        segment.sync(true).unwrap_err();
+        // All that was written, for nobody knows which of it is meant. In memory alone everything is always dirty.
+        assert!(dirty(&path) >= 1_000 * size(15) / 1_024);
+        assert!(segment.is_changed());
+        segment.sync(true).unwrap();
+        assert!(dirty(&path) <= before);
+        assert!(!segment.is_changed());
     }
 }

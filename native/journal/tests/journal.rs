@@ -162,6 +162,55 @@ fn what_is_appended_anyway_takes_it_past_its_bound_and_lets_nobody_else() {
 }
 
 #[test]
+fn lives_that_begin_at_the_bound_and_end_take_it_no_further() {
+    let root = TempDir::new().unwrap();
+    let journal = open(root.path());
+    while append(&journal, 0).is_ok() {
+        journal.prepare().unwrap();
+    }
+    drop(journal);
+    for _life in 0..10 {
+        let journal = open(root.path());
+        journal.prepare().unwrap();
+        assert_eq!(append(&journal, 0), Err(Refusal::Full));
+        // One more, for what has to be appended.
+        assert_eq!(journal.figures().bytes, 5 << 16);
+        assert_eq!(files(root.path()).len(), 5);
+        journal.mark(9);
+    }
+    let journal = open(root.path());
+    assert_eq!(journal.highest_mark(), 9);
+    journal.append_anyway(TAG, &[1, !1], &pin()).unwrap();
+    assert_eq!(journal.figures().bytes, 5 << 16);
+    journal.forget(1).unwrap();
+    journal.prepare().unwrap();
+    assert_eq!(append(&journal, 0), Ok(()));
+}
+
+#[test]
+fn its_size_is_that_of_its_files_also_of_those_of_another_bound() {
+    let root = TempDir::new().unwrap();
+    let large = Options {
+        segment: 1 << 18,
+        ..OPTIONS
+    };
+    let journal = Journal::open(root.path(), large).unwrap();
+    append(&journal, 1).unwrap();
+    drop(journal);
+    let journal = open(root.path());
+    let sizes = files(root.path()).into_iter().map(|name| {
+        let file = fs::metadata(root.path().join(name)).unwrap();
+        file.len() as usize
+    });
+    assert_eq!(journal.figures().bytes, sizes.sum::<usize>());
+    // The old file alone is as large as all may become.
+    assert_eq!(append(&journal, 1), Err(Refusal::Full));
+    journal.forget(0).unwrap();
+    journal.prepare().unwrap();
+    assert_eq!(append(&journal, 1), Ok(()));
+}
+
+#[test]
 fn a_reservation_is_written_in_any_order_and_leaves_no_gap() {
     let root = TempDir::new().unwrap();
     let journal = open(root.path());

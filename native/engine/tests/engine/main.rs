@@ -7,4 +7,5 @@ mod recovery;
 #[cfg(feature = "shuttle")]
 mod schedules;
 mod store;
+mod stragglers;
 mod threads;

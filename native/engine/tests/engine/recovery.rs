@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use read_states_engine::batch::{Batch, BatchBuilder, Entry, Row};
-use read_states_engine::engine::{Config, Engine};
+use read_states_engine::engine::{Config, Engine, UserOperation};
 use read_states_engine::id::{Channel, Id};
 use read_states_engine::now::Now;
 use read_states_engine::operation::{Change, Operation};
@@ -484,5 +484,39 @@ fn a_damaged_header_is_reported_and_keeps_nothing_from_being_taken_up() {
                 "at {at}"
             );
         }
+    }
+}
+
+#[test]
+fn a_batch_whose_end_is_damaged_is_not_taken_for_one_of_a_call_that_never_returned() {
+    let now = Now::default();
+    let batch: Vec<_> = (0..3)
+        .map(|user| UserOperation {
+            user,
+            operation: on(Change::Ack { message: 5 }),
+        })
+        .collect();
+    // The end follows three records of an operation, version, user, channel, message and batch.
+    const END: usize = 128 + 3 * 48;
+    type Damage = fn(&mut Vec<u8>);
+    let cases: [(Damage, _); 3] = [
+        (|bytes| bytes[END + 9] ^= 1, (0, 3)),
+        // As the death of the process in the middle of the call leaves it.
+        (|bytes| bytes[END..END + 32].fill(0), (3, 0)),
+        (|bytes| bytes.truncate(END), (0, 3)),
+    ];
+    for (damage, (cut, broken)) in cases {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = open(&directory, usize::MAX);
+        engine.recover(now).unwrap();
+        engine.apply_all(&batch, now).unwrap();
+        drop(engine);
+        let first = segments(&directory).swap_remove(0);
+        let mut bytes = fs::read(&first).unwrap();
+        damage(&mut bytes);
+        fs::write(&first, bytes).unwrap();
+        let recovered = open(&directory, usize::MAX).recover(now).unwrap();
+        assert_eq!(recovered.operations, 0);
+        assert_eq!((recovered.cut, recovered.broken), (cut, broken));
     }
 }

@@ -41,6 +41,8 @@ pub struct Settings {
     pub page: usize,
     /// What happens to the files at a crash.
     pub disk: Disk,
+    /// Whom the store cannot load, until everything is to be committed.
+    pub unloadable: Option<Id>,
 }
 
 /// What happens to the files of the journal, apart from the process that dies.
@@ -153,7 +155,7 @@ pub fn draw(seed: u64) -> (Settings, Vec<Step>) {
         5..7 => (Some(rng.usize(3..9)), Disk::Cut),
         _ => (Some(rng.usize(3..9)), Disk::Damaged),
     };
-    let settings = Settings {
+    let mut settings = Settings {
         policy: rng.choice([Policy::Clock, Policy::Lru]).unwrap(),
         journal,
         dirty_memory: match rng.u8(0..4) {
@@ -162,8 +164,11 @@ pub fn draw(seed: u64) -> (Settings, Vec<Step>) {
         },
         page: rng.choice([1, 3, 100]).unwrap(),
         disk,
+        unloadable: None,
     };
-    let steps = (0..rng.usize(1..STEPS)).map(|_| step(rng, disk)).collect();
+    let steps: Vec<_> = (0..rng.usize(1..STEPS)).map(|_| step(rng, disk)).collect();
+    // Last, for the sake of what seeds mean.
+    settings.unloadable = (rng.u8(0..3) == 0).then(|| user(rng));
     (settings, steps)
 }
 

@@ -97,6 +97,8 @@ pub struct World {
     commits: Vec<Committing>,
     /// Batches that the store was given, and may carry out at any time, again or for the first time.
     late: Vec<Vec<u8>>,
+    /// Whether everybody can be loaded.
+    draining: bool,
     now: Now,
     /// The clock on the wall is never set to before that.
     day: u64,
@@ -142,6 +144,7 @@ impl World {
             loads: vec![],
             commits: vec![],
             late: vec![],
+            draining: false,
             now: Now {
                 monotonic: 0,
                 unix: 500_000,
@@ -202,7 +205,13 @@ impl World {
                 }
             }
             Step::BeginLoad(partition) => {
-                self.loads.extend(begin_load(&self.engine, *partition));
+                let mut begun = begin_load(&self.engine, *partition);
+                if let (Some(user), false) = (self.settings.unloadable, self.draining) {
+                    let alone = begun.as_mut().and_then(|begun| begun.load.part(user));
+                    alone.map(Load::fail);
+                    begun = begun.filter(|begun| !begun.load.users().is_empty());
+                }
+                self.loads.extend(begun);
             }
             Step::ReadPage(which) => {
                 if let Some(loading) = look_at(&mut self.loads, *which) {
@@ -630,6 +639,7 @@ impl World {
 
     /// Loads and commits everything, as at shutdown.
     fn drain(&mut self) {
+        self.draining = true;
         self.loads.clear();
         for committing in mem::take(&mut self.commits) {
             self.lose(&committing);
@@ -649,6 +659,7 @@ impl World {
                 self.step(&Step::FinishLoad(0));
             }
             if (0..PARTITIONS).all(|p| self.engine.is_flushed(p, flushes[p])) {
+                self.draining = false;
                 return;
             }
         }

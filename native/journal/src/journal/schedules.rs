@@ -159,7 +159,8 @@ fn without_hole(file: &[u8]) -> Vec<u8> {
 fn read(directory: &Path) -> (BTreeSet<u64>, u64) {
     let (found, header) = segments(directory, OPTIONS.id_width).unwrap();
     let mut words = BTreeSet::new();
-    Reader::new(found)
+    let found = found.into_iter().map(|old| old.found);
+    Reader::new(found.collect())
         .for_each(|tag, record| {
             assert_eq!(tag, TAG);
             assert!(words.insert(record[0]), "read twice");
