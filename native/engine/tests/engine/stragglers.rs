@@ -121,10 +121,11 @@ impl World {
         on(STRAGGLER, self.rng.u64(0..4), change)
     }
 
-    /// Loads and commits what is due, and tends the journal, with everybody or without the one.
+    /// Takes up an earlier life, loads and commits what is due, and tends the journal, with everybody or without the one.
     fn work(&mut self, with_straggler: bool) {
         self.now.monotonic += 1_000;
         self.now.unix += 1_000;
+        self.engine.recover_more(self.now).unwrap();
         let mut failed = false;
         while !failed && let Some(mut load) = self.engine.begin_load(0, 100).load {
             if !with_straggler && let Some(alone) = load.part(STRAGGLER) {
@@ -182,6 +183,8 @@ fn who_cannot_be_loaded_does_not_keep_others_from_writing_and_loses_nothing() {
                 world.crash();
             }
         }
+        // Should it have just crashed, what waits is taken up first.
+        world.work(false);
         assert!(world.engine.stats().pending_operations > 50);
         // Also where what is there twice is all that is left.
         world.crash();
