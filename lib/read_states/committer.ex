@@ -40,8 +40,8 @@ defmodule ReadStates.Committer do
       calls: StoreCalls.new(instance, most: @most_calls, timeout: @timeout),
       tick: tick(instance.options.commit_after),
       most_entries: @most_entries,
-      # When it last warned.
-      logged: nil,
+      # Whether it has warned since the last success, and when it may warn again.
+      warned: %{outage: false, again: System.monotonic_time(:millisecond)},
       # Who asked for a commit, with the flush each waits for, in the order in which they are done.
       flushes: :queue.new()
     }
@@ -157,7 +157,8 @@ defmodule ReadStates.Committer do
 
     case outcome do
       :ok ->
-        %{state | most_entries: min(state.most_entries * @more, @most_entries)}
+        most_entries = min(state.most_entries * @more, @most_entries)
+        %{state | most_entries: most_entries, warned: %{state.warned | outage: false}}
 
       {:error, reason} ->
         Native.commit_failed(commit)
@@ -166,10 +167,10 @@ defmodule ReadStates.Committer do
   end
 
   # Once an outage, not once a try; and now and then, where one entry fails again and again, and others do not.
-  defp log_failure(%{calls: %{backoff: %{failures: 1}}} = state, entries, reason) do
+  defp log_failure(%{warned: warned} = state, entries, reason) do
     now = System.monotonic_time(:millisecond)
 
-    if state.logged && now - state.logged < @silence do
+    if warned.outage or now < warned.again do
       state
     else
       Logger.warning(
@@ -177,11 +178,9 @@ defmodule ReadStates.Committer do
           inspect(reason)
       )
 
-      %{state | logged: now}
+      %{state | warned: %{outage: true, again: now + @silence}}
     end
   end
-
-  defp log_failure(state, _entries, _reason), do: state
 
   # Only the first one that is not done is asked for, however many wait.
   defp answer_flushed(%{instance: %{engine: engine}} = state) do

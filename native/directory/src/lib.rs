@@ -39,8 +39,8 @@ pub enum Refused {
 pub struct Lock(File);
 
 /// Makes the directory, readable for its owner only, and its parents; durably. Refuses one that is there and is a
-/// symbolic link, or to which others may write, or belongs to another user: they could change what is written to it, or put
-/// something there that is taken for ours.
+/// symbolic link, or to which everybody may write, or belongs to another user: they could change what is written to it, or put
+/// something there that is taken for ours. A group may write to it, for that may be how a volume is mounted.
 pub fn create(path: &Path) -> Result<(), Refused> {
     // Without a slash at the end, which would have the system follow a link.
     let path = path.components().as_path();
@@ -57,9 +57,9 @@ pub fn create(path: &Path) -> Result<(), Refused> {
             let why = format!("it belongs to another user, {}", found.uid());
             return Err(Refused::NotOurs(why));
         }
-        Ok(found) if found.mode() & 0o022 != 0 => {
+        Ok(found) if found.mode() & 0o002 != 0 => {
             let mode = found.mode() & 0o777;
-            let why = format!("others may write to it, its mode is {mode:o}: make it 700");
+            let why = format!("everybody may write to it, its mode is {mode:o}: make it 700");
             return Err(Refused::NotOurs(why));
         }
         Ok(_) => return Ok(()),
@@ -187,7 +187,12 @@ mod tests {
         ));
         let open = root.path().join("open");
         fs::create_dir(&open).unwrap();
-        for (mode, is_refused) in [(0o755, false), (0o775, true), (0o757, true), (0o700, false)] {
+        for (mode, is_refused) in [
+            (0o755, false),
+            (0o775, false),
+            (0o757, true),
+            (0o700, false),
+        ] {
             fs::set_permissions(&open, Permissions::from_mode(mode)).unwrap();
             match create(&open) {
                 Err(Refused::NotOurs(why)) => assert!(is_refused && why.contains("write")),

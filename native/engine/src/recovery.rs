@@ -173,6 +173,8 @@ impl Engine {
                 return Ok(Recovery::Done);
             };
             if !rest.fits && !self.has_room_for(next.len(), rest.portion.from) {
+                // What was written since is in the way too.
+                (0..rest.portion.from).for_each(|at| self.shard_at(at).ledger.due.flush());
                 return Ok(recovery);
             }
             self.take_up(rest, now);

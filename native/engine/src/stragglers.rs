@@ -5,7 +5,8 @@
 //! segments is written down again, with the versions it has, and the segments go. A flush still waits for them.
 //!
 //! Only what waits is carried over, for that is operations. A resident user holds values that may be in the snapshot of a
-//! commit; he is committed as soon as the store takes commits, and if it takes none, nobody is, and the journal is rightly full.
+//! commit; he is committed as soon as the store takes commits, and if it takes none of his, for whatever reason, the journal
+//! is full in the end.
 //!
 //! It is carried over once, as it is after a crash in between, too:
 //!
@@ -31,6 +32,7 @@ use crate::flush::Epoch;
 use crate::id::Id;
 use crate::journal_record::{Encoded, MOST_BYTES};
 use crate::journaling::Journaling;
+use crate::operation::{Change, Operation};
 
 /// Of what the journal may become, in quarters. From half on commits hurry, and most who are old go by themselves.
 const NEARLY_FULL: usize = 3;
@@ -59,8 +61,9 @@ impl Engine {
         let Some(stragglers) = self.stragglers(flush) else {
             return Ok(());
         };
-        // The batches they are of are whole then.
+        // The batches they are of are whole then, and so they are on the disk before a copy of a part can be.
         journaling.await_batches();
+        journaling.journal.sync()?;
         for straggler in stragglers {
             self.carry_over_one(journaling, flush, straggler)?;
         }
@@ -114,7 +117,8 @@ impl Engine {
             absent.pending.copy(done, AT_ONCE, &mut some);
             let mut refused = None;
             for (version, operation) in &some {
-                let is_new = !absent.recovered || !copied.contains(version);
+                // A delete keeps its place, behind what it deletes.
+                let is_new = !absent.recovered || is_delete(operation) || !copied.contains(version);
                 if *version <= up_to && is_new {
                     let record = Encoded::operation(*version, user, operation, None);
                     let appended = journal.append_again(record.tag, record.words(), &pin());
@@ -145,5 +149,12 @@ impl Engine {
                 Some(_) => return Ok(()),
             }
         }
+    }
+}
+
+fn is_delete(operation: &Operation) -> bool {
+    match operation {
+        Operation::DeleteUser => true,
+        Operation::Change { change, .. } => *change == Change::Delete,
     }
 }

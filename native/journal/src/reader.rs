@@ -81,6 +81,8 @@ impl Reader {
         for found in &self.segments[some] {
             let (sequence, path) = found;
             let bytes = fs::read(path)?;
+            // Should it have been read before.
+            self.damage.retain(|damage| damage.path != *path);
             let (mut records, damaged) = (0, self.damage.len());
             let mut each = |tag, words: &[u64]| {
                 records += 1;

@@ -304,8 +304,8 @@ impl Segment {
         let header = if marked { HEADER } else { 0 };
         if let Err(error) = self.map.sync(0, header).and(self.map.sync(from, to)) {
             // The system takes what it could not write for written, and would say so the next time. Which pages those are it
-            // does not say, so all of them are to be written again.
-            self.map.touch(to);
+            // does not say, and it may be one that was taken meanwhile, so all of them are to be written again.
+            self.map.touch(self.next.load(Acquire));
             self.written(0);
             self.marked.store(true, Release);
             return Err(error);
