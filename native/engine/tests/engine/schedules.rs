@@ -288,7 +288,9 @@ impl Subject {
         };
         let recovered = next.engine.recover(NOW).unwrap();
         next.engine.recover_more(NOW).unwrap();
-        assert_eq!(recovered.broken, 0);
+        // A record that is half written is damage, and then a batch without an end may have had one.
+        let is_damaged = recovered.damage.iter().any(|damage| !damage.zero);
+        assert!(is_damaged || recovered.broken == 0);
         next.drain();
         let written = next.written.lock().unwrap();
         written.store.contents()
