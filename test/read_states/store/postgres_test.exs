@@ -52,8 +52,9 @@ defmodule ReadStates.Store.PostgresTest do
     # The first row of each partition.
     :ok = commit(store, [{:delete, 1, 10}])
     :ok = commit(store, [{:delete, 2, {0, 5}, 10 + hour}])
-    :ok = commit(store, [row(3, 1, 11 + hour)])
-    assert count(opts, "_deletes") == "1"
+    # A commit with a delete forgets those that are old.
+    :ok = commit(store, [{:delete, 3, 11 + hour}])
+    assert count(opts, "_deletes") == "2"
     :ok = commit(store, [row(2, 5, 9 + hour)])
     assert rows(load(store, [2])) == []
     sql!("DROP TABLE #{deletes}")
