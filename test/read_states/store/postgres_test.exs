@@ -40,6 +40,10 @@ defmodule ReadStates.Store.PostgresTest do
        %{store: store, opts: opts} do
     deletes = "#{opts[:table]}_deletes"
 
+    # Also the partitions that a run which was cut off has left.
+    sql!("DROP TABLE #{deletes}")
+    :ok = Postgres.set_up(opts)
+
     sql!("""
     CREATE TABLE parted (LIKE #{deletes} INCLUDING ALL) PARTITION BY LIST (kind);
     CREATE TABLE #{deletes}_users PARTITION OF parted FOR VALUES IN (-1);
