@@ -42,7 +42,8 @@ defmodule ReadStates.Store do
 
   An error of a store is never fatal: loads and commits are tried again, with growing pauses. When a load of several users fails, each is
   tried alone, so that one whom the store cannot read holds up nobody else. When a commit fails, it is tried with one entry, and after each
-  success with four times as many: so one entry that the store refuses, or more than it writes in time, keeps the others waiting for seconds only.
+  success with four times as many: so one entry that the store refuses, or more than it writes in time, keeps the others waiting for seconds only. What a
+  store refuses for ever stays in the journal, though, if there is one, and fills it in the end.
 
   ## Passwords
 

@@ -2,12 +2,12 @@ defmodule ReadStates.RemoteContract do
   @moduledoc """
   What a store on a server must show beside `ReadStates.StoreContract`.
 
-  Each function is a test on a store that is open and empty, and takes its module and the store.
+  Each function but `set_up_alone/2` is a test on a store that is open and empty, and takes its module and the store.
   """
 
   import ExUnit.Assertions
 
-  alias ReadStates.{Batch, StoreContract}
+  alias ReadStates.{Batch, OtherVM, StoreContract}
 
   @calls 40
 
@@ -33,5 +33,13 @@ defmodule ReadStates.RemoteContract do
       end)
 
     assert calls |> Task.await_many(120_000) |> Enum.uniq() == [:ok]
+  end
+
+  @doc "Makes the tables of a store in a VM where no application is started, as in that of `bin/app eval`."
+  def set_up_alone(store, opts) do
+    OtherVM.run_and_kill("""
+    false = List.keymember?(Application.started_applications(), :read_states, 0)
+    :ok = #{inspect(store)}.set_up(#{inspect(opts)})
+    """)
   end
 end

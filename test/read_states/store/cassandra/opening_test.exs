@@ -3,7 +3,7 @@ defmodule ReadStates.Store.Cassandra.OpeningTest do
 
   import ExUnit.CaptureLog
 
-  alias ReadStates.{CQL, OtherVM, Proxy, Secret, Services}
+  alias ReadStates.{CQL, Proxy, RemoteContract, Secret, Services}
   alias ReadStates.Store.Cassandra
 
   @context %{name: __MODULE__, counters: [:mention_count]}
@@ -99,16 +99,7 @@ defmodule ReadStates.Store.Cassandra.OpeningTest do
 
     test "gets its tables in a VM where no application is started, as that of `bin/app eval`",
          %{opts: opts} do
-      vm =
-        OtherVM.start("""
-        started = for {app, _, _} <- Application.started_applications(), do: app
-        false = :read_states in started
-        IO.inspect(ReadStates.Store.Cassandra.set_up(#{inspect(opts)}))
-        Process.sleep(:infinity)
-        """)
-
-      OtherVM.await(vm, ":ok")
-      OtherVM.kill(vm)
+      RemoteContract.set_up_alone(Cassandra, opts)
       assert open(opts) == {:ok, 0}
     end
 

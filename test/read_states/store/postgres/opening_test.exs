@@ -7,7 +7,7 @@ defmodule ReadStates.Store.Postgres.OpeningTest do
   import ReadStates.PostgresCase, only: [sql!: 1, sql!: 2]
 
   alias Mix.Tasks.ReadStates.Postgres.Setup
-  alias ReadStates.{OtherVM, Proxy, Secret, Services}
+  alias ReadStates.{Proxy, RemoteContract, Secret, Services}
   alias ReadStates.Store.Postgres
 
   @context %{name: __MODULE__, counters: [:mention_count]}
@@ -154,16 +154,7 @@ defmodule ReadStates.Store.Postgres.OpeningTest do
     test "gets its tables in a VM where no application is started, as that of `bin/app eval`", %{
       opts: opts
     } do
-      vm =
-        OtherVM.start("""
-        started = for {app, _, _} <- Application.started_applications(), do: app
-        false = :read_states in started
-        IO.inspect(ReadStates.Store.Postgres.set_up(#{inspect(opts)}))
-        Process.sleep(:infinity)
-        """)
-
-      OtherVM.await(vm, ":ok")
-      OtherVM.kill(vm)
+      RemoteContract.set_up_alone(Postgres, opts)
       assert open(opts) == {:ok, 0}
     end
 
