@@ -159,6 +159,15 @@ fn state(row: &[u8]) -> ReadState {
     }
 }
 
+#[inline]
+fn set_state(row: &mut [u8], state: &ReadState) {
+    row[REST..COUNTERS_AT].copy_from_slice(&state.last_message_id.to_ne_bytes());
+    let counters = row[COUNTERS_AT..].as_chunks_mut().0;
+    for (bytes, counter) in counters.iter_mut().zip(state.counters) {
+        *bytes = counter.to_ne_bytes();
+    }
+}
+
 impl<H> Block<H> {
     #[inline]
     fn at(&self) -> NonNull<Inner<H>> {
@@ -475,20 +484,22 @@ impl<H: Default> Block<H> {
     /// Replaces the values at `index`; says nothing about dirty.
     #[inline]
     pub fn set(&mut self, index: usize, state: &ReadState) {
-        let counters = self.counters();
-        let row = self.row_mut(index);
-        row[REST..COUNTERS_AT].copy_from_slice(&state.last_message_id.to_ne_bytes());
-        for counter in 0..counters {
-            let at = COUNTERS_AT + 4 * counter;
-            row[at..at + 4].copy_from_slice(&state.counters[counter].to_ne_bytes());
-        }
+        set_state(self.row_mut(index), state);
     }
 
-    /// The same, and marks it as changed.
-    #[inline]
-    pub fn change(&mut self, index: usize, state: &ReadState) {
-        self.set(index, state);
-        self.set_dirty(index);
+    /// Replaces the state at `index` by what is made of it, if anything is, and marks it as changed.
+    #[inline(always)]
+    pub fn revise<E>(
+        &mut self,
+        index: usize,
+        make: impl FnOnce(ReadState) -> Result<Option<ReadState>, E>,
+    ) -> Result<(), E> {
+        let row = self.row_mut(index);
+        if let Some(after) = make(state(row))? {
+            set_state(row, &after);
+            self.set_dirty(index);
+        }
+        Ok(())
     }
 
     /// Inserts a clean state at the place [`Block::search`] named. The block must not be full.

@@ -19,7 +19,7 @@ use crate::operation::Operation;
 use crate::prefetch::prefetch;
 use crate::read_state::MAX_COUNTERS;
 use crate::recency::Uses;
-use crate::shard::{Admission, Aftermath, Owed, Shard, Write, WriteError};
+use crate::shard::{Admission, Aftermath, Near, Owed, Shard, Write, WriteError};
 use crate::shared::Shared;
 use crate::slabs::{LINE, Slabs};
 use crate::stats::Stats;
@@ -210,8 +210,7 @@ impl Engine {
             hash,
             operation,
             sought,
-            place,
-            hint: None,
+            near: Near { place, hint: None },
             now,
             admission: Admission::Needed,
             batch: None,

@@ -323,12 +323,13 @@ impl Engine {
 impl Ledger {
     /// The version of an operation, which is written down with it where there is a journal.
     #[inline]
-    pub fn note(
+    pub fn note<'a>(
         &mut self,
         shared: &crate::shared::Shared,
-        write: &crate::shard::Write,
+        now: Now,
+        write: impl FnOnce() -> crate::shard::Write<'a>,
     ) -> Result<Version, WriteError> {
-        let version = self.stamp.next(write.now);
+        let version = self.stamp.next(now);
         if let Some(journaling) = &shared.journaling {
             let crate::shard::Write {
                 user,
@@ -336,7 +337,7 @@ impl Ledger {
                 batch,
                 guard,
                 ..
-            } = *write;
+            } = write();
             journaling.write(version, user, operation, batch, guard)?;
         }
         Ok(version)

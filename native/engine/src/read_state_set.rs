@@ -36,11 +36,32 @@ struct Many<H: Default> {
     bytes: usize,
 }
 
-/// Where a state is in a set; valid until the set changes.
+/// Where a state is in a set; valid until the set changes. Small, for it is handed about.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
-    block: usize,
-    index: usize,
+    block: u32,
+    index: u32,
+}
+
+impl Place {
+    /// A user has no more channels than there are numbers of them.
+    #[inline]
+    fn new(block: usize, index: usize) -> Self {
+        Place {
+            block: block as u32,
+            index: index as u32,
+        }
+    }
+
+    #[inline]
+    fn block(self) -> usize {
+        self.block as usize
+    }
+
+    #[inline]
+    fn index(self) -> usize {
+        self.index as usize
+    }
 }
 
 impl<H: Default> ReadStateSet<H> {
@@ -170,8 +191,7 @@ impl<H: Default> ReadStateSet<H> {
     #[inline]
     pub fn find(&self, number: u32) -> Option<Place> {
         if self.0.many.is_none() {
-            let index = self.0.find(number)?;
-            return Some(Place { block: 0, index });
+            return Some(Place::new(0, self.0.find(number)?));
         }
         self.find_of_many(number)
     }
@@ -182,34 +202,36 @@ impl<H: Default> ReadStateSet<H> {
         if self.0.many.is_some() {
             return self.find_of_many(number);
         }
-        let index = self.0.guess(number)?;
-        Some(Place { block: 0, index })
+        Some(Place::new(0, self.0.guess(number)?))
     }
 
     #[cold]
     fn find_of_many(&self, number: u32) -> Option<Place> {
         let block = self.block_of(number);
-        let index = self.blocks()[block].find(number)?;
-        Some(Place { block, index })
+        Some(Place::new(block, self.blocks()[block].find(number)?))
     }
 
     /// Whether that number is at a place that was valid once.
     #[inline]
     pub fn is_at(&self, place: Place, number: u32) -> bool {
-        let block = self.blocks().get(place.block);
-        block.is_some_and(|block| place.index < block.len() && block.number(place.index) == number)
+        let block = self.blocks().get(place.block());
+        block.is_some_and(|block| {
+            place.index() < block.len() && block.number(place.index()) == number
+        })
     }
 
     /// The state at `place`.
     #[inline]
     pub fn get(&self, place: Place) -> ReadState {
-        self.blocks()[place.block].get(place.index)
+        self.blocks()[place.block()].get(place.index())
     }
 
     /// Replaces the state at `place` and marks it dirty.
     #[inline]
     pub fn change(&mut self, place: Place, state: &ReadState) {
-        self.block_mut(place.block).change(place.index, state);
+        let block = self.block_mut(place.block());
+        block.set(place.index(), state);
+        block.set_dirty(place.index());
     }
 
     /// Replaces the state at `place` by what is made of it, if anything is, and marks it dirty.
@@ -219,11 +241,7 @@ impl<H: Default> ReadStateSet<H> {
         place: Place,
         make: impl FnOnce(ReadState) -> Result<Option<ReadState>, E>,
     ) -> Result<(), E> {
-        let block = self.block_mut(place.block);
-        if let Some(state) = make(block.get(place.index))? {
-            block.change(place.index, &state);
-        }
-        Ok(())
+        self.block_mut(place.block()).revise(place.index(), make)
     }
 
     /// Inserts a state that is not there yet, dirty.
@@ -270,7 +288,7 @@ impl<H: Default> ReadStateSet<H> {
 
     /// Removes the state at `place`. Memory is given back by [`ReadStateSet::compact`].
     pub fn remove(&mut self, place: Place) {
-        let Place { block, index } = place;
+        let (block, index) = (place.block(), place.index());
         let Some(many) = &mut self.0.many else {
             self.0.remove(index);
             return;
@@ -288,11 +306,11 @@ impl<H: Default> ReadStateSet<H> {
             self.0.shrink();
             return;
         };
-        if let Some(block) = many.blocks.get_mut(place.block) {
+        if let Some(block) = many.blocks.get_mut(place.block()) {
             let before = block.bytes();
             block.shrink();
             many.bytes -= before - block.bytes();
-            many.merge(place.block);
+            many.merge(place.block());
         }
         if let [last] = &many.blocks[..] {
             let len = last.len();

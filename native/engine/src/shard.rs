@@ -10,6 +10,7 @@ use read_states_sync::pin;
 
 use crate::batch::Version;
 use crate::directory::Sought;
+use crate::engine::UserOperation;
 use crate::evict::Policy;
 use crate::garbage::Garbage;
 use crate::id::{Channel, Id};
@@ -84,13 +85,20 @@ pub(crate) struct Write<'a> {
     pub operation: &'a Operation,
     /// The channel of a change.
     pub sought: Option<Sought>,
-    /// Where in the table the user may be.
-    pub place: Option<usize>,
-    pub hint: Option<Hint>,
+    pub near: Near,
     pub now: Now,
     pub admission: Admission,
     /// What it is written down with in the journal.
     pub batch: Option<&'a BatchLog<'a>>,
+}
+
+/// Where what an operation changes may be.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Near {
+    /// The user, in the table.
+    pub place: Option<usize>,
+    /// The read state, in his.
+    pub hint: Option<Hint>,
 }
 
 /// What is left to do after a write, without the lock.
@@ -318,7 +326,12 @@ impl Shard {
         if self.closed {
             return Err(WriteError::Closed);
         }
-        let resident = find_resident_at(&mut self.residents, write.place, write.hash, write.user);
+        let resident = find_resident_at(
+            &mut self.residents,
+            write.near.place,
+            write.hash,
+            write.user,
+        );
         match (resident, write.operation) {
             (Some(resident), Operation::Change { channel, change }) => {
                 change_resident(shared, &mut self.ledger, resident, *channel, change, write)
@@ -335,30 +348,32 @@ impl Shard {
 
     /// What most operations of a batch are: other values for a read state, of a user who has changes already that are
     /// in no snapshot. The user and the read state may be where it says. False if it is something else, and nothing is
-    /// done.
+    /// done; `write` is asked for all of it only if that is needed.
     #[inline(always)]
-    pub fn change_again(&mut self, shared: &Shared, write: &Write) -> Result<bool, WriteError> {
-        let (Some(place), Some(hint)) = (write.place, write.hint) else {
-            return Ok(false);
-        };
-        let Operation::Change { change, .. } = write.operation else {
+    pub fn change_again<'a>(
+        &mut self,
+        shared: &Shared,
+        near: Near,
+        UserOperation { user, operation }: &UserOperation,
+        now: Now,
+        write: impl FnOnce() -> Write<'a>,
+    ) -> Result<bool, WriteError> {
+        let (Some(place), Some(hint), Operation::Change { change, .. }) =
+            (near.place, near.hint, operation)
+        else {
             return Ok(false);
         };
         let Some(resident) = self.residents.place(place) else {
             return Ok(false);
         };
-        if self.closed
-            || resident.id != write.user
-            || !resident.changed
-            || *change == Change::Delete
-        {
+        if self.closed || resident.id != *user || !resident.changed || *change == Change::Delete {
             return Ok(false);
         }
         let Some(hint) = hint.confirmed(resident) else {
             return Ok(false);
         };
         self.ledger.used(shared, resident);
-        let note = || self.ledger.note(shared, write).map(drop);
+        let note = || self.ledger.note(shared, now, write).map(drop);
         hint.change(resident, change, note)?;
         Ok(true)
     }
@@ -386,7 +401,7 @@ impl Shard {
         } = *write;
         let need = absent_need(self.absent(hash, user).as_deref());
         let _held = write.admission.check(shared, need)?;
-        let version = self.ledger.note(shared, write)?;
+        let version = self.ledger.note(shared, now, || *write)?;
         let unread = self.unread;
         let absent = self.keep(shared, hash, user, (version, *write.operation), now);
         let charge = size_of::<Box<Absent>>() + absent.bytes();
@@ -460,7 +475,7 @@ impl Shard {
         } = *write;
         let need = absent_need(self.absent(hash, user).as_deref());
         let _held = write.admission.check(shared, need)?;
-        let version = self.ledger.note(shared, write)?;
+        let version = self.ledger.note(shared, now, || *write)?;
         let set = Resident::new(shared.counters);
         let (unsettled, mut dropped) = (Box::default(), Box::<Pending>::default());
         self.owe(shared, hash, user, now);
@@ -545,23 +560,26 @@ fn change_resident<'a>(
 ) -> Result<Aftermath<'a>, WriteError> {
     let Write {
         guard,
-        hint,
+        near,
         now,
         admission,
         ..
     } = *write;
     ledger.used(shared, resident);
     let directory = &shared.directory;
-    let hint = hint.and_then(|hint| hint.confirmed(resident)).or_else(|| {
-        let sought = write.sought.unwrap_or_else(|| directory.seek(channel));
-        Hint::new(resident, directory, guard, sought)
-    });
+    let hint = near
+        .hint
+        .and_then(|hint| hint.confirmed(resident))
+        .or_else(|| {
+            let sought = write.sought.unwrap_or_else(|| directory.seek(channel));
+            Hint::new(resident, directory, guard, sought)
+        });
     // The hot path: a read state of a dirty user gets other values, and nothing grows.
     if resident.changed
         && *change != Change::Delete
         && let Some(hint) = hint
     {
-        let note = || ledger.note(shared, write).map(drop);
+        let note = || ledger.note(shared, now, || *write).map(drop);
         hint.change(resident, change, note)?;
         return Ok(Aftermath::default());
     }
@@ -572,7 +590,7 @@ fn change_resident<'a>(
     let grown = matches!(plan, Plan::Insert(_));
     let removes = matches!(plan, Plan::Remove(..));
     let _held = admission.check(shared, change_need(resident, &plan))?;
-    let version = ledger.note(shared, write)?;
+    let version = ledger.note(shared, now, || *write)?;
     let weight = Weight::of(resident);
     let mut weighed = weight.settled_after(shared, ledger, resident);
     let unsettled = weighed.unsettled(now);
@@ -601,7 +619,7 @@ fn delete_resident<'a>(
         return Ok(Aftermath::default());
     }
     let _held = write.admission.check(shared, first_need(resident))?;
-    let version = ledger.note(shared, write)?;
+    let version = ledger.note(shared, write.now, || *write)?;
     let weight = Weight::of(resident);
     let mut weighed = weight.settled_after(shared, ledger, resident);
     weighed.unsettled(write.now);

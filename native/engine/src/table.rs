@@ -54,10 +54,13 @@ fn tag(hash: u64) -> u16 {
     TAKEN | (hash >> 49) as u16
 }
 
-/// The first place for a tag in a table of that many.
+/// The first place for a tag in a table of that many lines: its line, and which it is there.
 #[inline]
-fn home(tag: u16, places: usize) -> usize {
-    (usize::from(tag & !TAKEN) * places) >> 15
+fn home(tag: u16, lines: usize) -> (usize, usize) {
+    const BITS: u32 = TAKEN.ilog2();
+    let scaled = usize::from(tag & !TAKEN) * lines;
+    let below = scaled & (usize::from(TAKEN) - 1);
+    (scaled >> BITS, (below * WIDTH) >> BITS)
 }
 
 impl<T> Table<T> {
@@ -87,25 +90,26 @@ impl<T> Table<T> {
     /// Has the processor fetch where [`Table::find`] will look first.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        let line = home(tag(hash), self.places()) / WIDTH;
+        let (line, _within) = home(tag(hash), self.lines.len());
         prefetch(self.lines.as_ptr().wrapping_add(line));
     }
 
     pub fn find(&mut self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&mut T> {
-        let at = self.search(hash, is_it)?;
-        self.place(at)
+        let (line, within) = self.search(hash, is_it)?;
+        self.lines[line].places[within].as_mut()
     }
 
     pub fn peek(&self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&T> {
-        let at = self.search(hash, is_it)?;
-        self.at(at)
+        let (line, within) = self.search(hash, is_it)?;
+        self.lines[line].places[within].as_ref()
     }
 
     /// The first with the hash's tag, and its place: almost always the one, if it is there at all.
     #[inline]
     pub fn first(&self, hash: u64) -> Option<(usize, &T)> {
-        let place = self.search(hash, |_| true)?;
-        Some((place, self.at(place)?))
+        let (line, within) = self.search(hash, |_| true)?;
+        let value = self.lines[line].places[within].as_ref()?;
+        Some((line * WIDTH + within, value))
     }
 
     /// What is at a place, if anything is.
@@ -120,11 +124,11 @@ impl<T> Table<T> {
         self.lines.get_mut(place / WIDTH)?.places[place % WIDTH].as_mut()
     }
 
+    /// The line of what is looked for, and which place of it.
     #[inline]
-    fn search(&self, hash: u64, mut is_it: impl FnMut(&T) -> bool) -> Option<usize> {
+    fn search(&self, hash: u64, mut is_it: impl FnMut(&T) -> bool) -> Option<(usize, usize)> {
         let wanted = tag(hash);
-        let home = home(wanted, self.places());
-        let (mut at, mut within) = (home / WIDTH, home % WIDTH);
+        let (mut at, mut within) = home(wanted, self.lines.len());
         // There is always an empty place, except in a table without any.
         while let Some(line) = self.lines.get(at) {
             let tag = line.tags[within];
@@ -132,14 +136,16 @@ impl<T> Table<T> {
                 return None;
             }
             if tag == wanted && line.places[within].as_ref().is_some_and(&mut is_it) {
-                return Some(at * WIDTH + within);
+                return Some((at, within));
             }
             within += 1;
             if within == WIDTH {
-                (at, within) = (at + 1, 0);
-            }
-            if at == self.lines.len() {
-                at = 0;
+                within = 0;
+                at = if at + 1 == self.lines.len() {
+                    0
+                } else {
+                    at + 1
+                };
             }
         }
         None
@@ -169,7 +175,8 @@ impl<T> Table<T> {
     }
 
     fn put(&mut self, tag: u16, value: T) {
-        let mut at = home(tag, self.places());
+        let (line, within) = home(tag, self.lines.len());
+        let mut at = line * WIDTH + within;
         while self.tag(at) != 0 {
             at = self.next(at);
         }
@@ -177,8 +184,8 @@ impl<T> Table<T> {
     }
 
     pub fn take(&mut self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<T> {
-        let at = self.search(hash, is_it)?;
-        self.take_at(at)
+        let (line, within) = self.search(hash, is_it)?;
+        self.take_at(line * WIDTH + within)
     }
 
     /// Takes what is at a place; others may move back to it and to those after it.
@@ -192,7 +199,8 @@ impl<T> Table<T> {
         let mut at = self.next(at);
         while self.tag(at) != 0 {
             let tag = self.tag(at);
-            let home = home(tag, places);
+            let (line, within) = home(tag, self.lines.len());
+            let home = line * WIDTH + within;
             // How far it is from home, and how far it would be in the gap, round the end.
             let distance = (at + places - home) % places;
             let moved = (at + places - gap) % places;

@@ -19,7 +19,7 @@ use crate::journaling::BatchLog;
 use crate::now::Now;
 use crate::operation::Operation;
 use crate::plan::Hint;
-use crate::shard::{Admission, Shard, Write, WriteError};
+use crate::shard::{Admission, Near, Shard, Write, WriteError};
 
 /// Operations that are put into order together.
 const GROUP: usize = 1_024;
@@ -44,10 +44,7 @@ struct Step<'a> {
     sought: Option<Sought>,
     /// Among the locks of the window.
     lock: usize,
-    /// Where the user may be in the table.
-    place: Option<usize>,
-    /// Where his read state may be.
-    hint: Option<Hint>,
+    near: Near,
 }
 
 impl Engine {
@@ -145,8 +142,7 @@ impl<'a, 'b> Window<'a, 'b> {
                 hash,
                 sought: None,
                 lock: locks.len() - 1,
-                place: None,
-                hint: None,
+                near: Near::default(),
             });
         }
         for step in steps.iter() {
@@ -176,20 +172,22 @@ impl<'a, 'b> Window<'a, 'b> {
             }
         }
         // Who seems to be the user, where he is, and what his channel's number seems to be.
-        let mut near: [_; WINDOW] = [const { (None, None) }; WINDOW];
-        for (step, (first, _guess)) in steps.iter().zip(&mut near) {
-            if let Some(shard) = &locks[step.lock] {
-                *first = shard.residents.first(step.hash);
+        let mut residents = [None; WINDOW];
+        for (step, resident) in steps.iter_mut().zip(&mut residents) {
+            if let Some(shard) = &locks[step.lock]
+                && let Some((place, first)) = shard.residents.first(step.hash)
+            {
+                step.near.place = Some(place);
+                *resident = Some(first);
             }
         }
-        for (first, _guess) in &near {
-            if let Some((_place, resident)) = first {
-                resident.prefetch_tags();
-            }
+        for resident in residents.iter().flatten() {
+            resident.prefetch_tags();
         }
         // What is taken for another's by its hash is a wrong guess, no more.
         let mut last = (0, None);
-        for (step, (_first, guess)) in steps.iter().zip(&mut near) {
+        let mut guesses = [None; WINDOW];
+        for (step, guess) in steps.iter().zip(&mut guesses) {
             if let Some(sought) = step.sought {
                 if last.0 != sought.hash() {
                     last = (sought.hash(), directory.guess(sought, &guard));
@@ -197,36 +195,32 @@ impl<'a, 'b> Window<'a, 'b> {
                 *guess = last.1;
             }
         }
-        for (step, (first, guess)) in steps.iter_mut().zip(near) {
-            if let Some((place, resident)) = first {
-                step.place = Some(place);
-                if let Some(sought) = step.sought {
-                    step.hint = Hint::guessed(resident, sought, guess);
-                }
+        for ((step, resident), guess) in steps.iter_mut().zip(residents).zip(guesses) {
+            if let (Some(resident), Some(sought)) = (resident, step.sought) {
+                step.near.hint = Hint::guessed(resident, sought, guess);
             }
         }
         let (mut left, mut later) = (Vec::new(), Vec::new());
         for step in steps.iter() {
-            let write = Write {
+            let write = || Write {
                 guard: &guard,
                 user: step.operation.user,
                 hash: step.hash,
                 operation: &step.operation.operation,
                 sought: step.sought,
-                place: step.place,
-                hint: step.hint,
+                near: step.near,
                 now,
                 admission: Admission::Granted,
                 batch: group.batch,
             };
             let Some(shard) = &mut locks[step.lock] else {
-                later.push(write);
+                later.push(write());
                 continue;
             };
-            if shard.change_again(engine.shared(), &write)? {
+            if shard.change_again(engine.shared(), step.near, step.operation, now, write)? {
                 continue;
             }
-            let aftermath = shard.apply(engine.shared(), &write)?;
+            let aftermath = shard.apply(engine.shared(), &write())?;
             if !aftermath.is_nothing() {
                 left.push(aftermath);
             }
