@@ -22,15 +22,24 @@ defmodule ReadStates.Bench.Journal do
   @large 8 * 1024 * 1024 * 1024
 
   def run(args) do
-    strict = [states: :integer, seconds: :integer, output: :string]
-    {opts, []} = OptionParser.parse!(args, strict: strict)
+    strict = [states: :integer, seconds: :integer, output: :string, life: :string]
+    {opts, rest} = OptionParser.parse!(args, strict: strict)
     world = World.new(opts[:states] || 1_000_000, 50, 50)
-    directory = Path.join(System.tmp_dir!(), "read_states_journal_#{System.pid()}")
     report = &report(world, opts[:output], &1, &2, &3, &4, &5)
+
+    case {opts[:life], rest} do
+      {nil, []} -> run_all(args, world, opts, report)
+      {"first", [directory]} -> write(world, directory)
+      {"second", [directory]} -> recover(world, directory, report)
+    end
+  end
+
+  defp run_all(args, world, opts, report) do
+    directory = Path.join(System.tmp_dir!(), "read_states_journal_#{System.pid()}")
 
     try do
       cost(world, Path.join(directory, "cost"), report)
-      recovery(world, Path.join(directory, "recovery"), report)
+      recovery(args, Path.join(directory, "recovery"))
       sustained(world, Path.join(directory, "sustained"), opts[:seconds] || 30, report)
     after
       File.rm_rf!(directory)
@@ -125,18 +134,30 @@ defmodule ReadStates.Bench.Journal do
     (System.monotonic_time(:nanosecond) - started) / @operations
   end
 
-  # Each read state is acked once, alone; then the journal is read as after a crash: by an engine that has room for all
-  # of it, and by an instance with the default options, which commits what it has taken up before it takes up more.
-  defp recovery(world, directory, report) do
-    path = Path.join(directory, "journal")
-    engine = engine(path)
+  # A VM writes and crashes, another one reads: so it has the memory of one that has just been started.
+  defp recovery(args, directory) do
+    for life <- ["first", "second"] do
+      args = ["run", __ENV__.file, "--life", life, directory | args]
+      {_said, 0} = System.cmd("mix", args, into: IO.stream())
+    end
+  end
+
+  # Each read state is acked once, alone.
+  defp write(world, directory) do
+    engine = engine(Path.join(directory, "journal"))
 
     World.each_rows(world, fn rows ->
       for {{user, channel}, message, 0} <- rows, do: written(engine, user, channel, message)
     end)
 
     # Nothing is committed, so all of it stays.
-    :ok = Native.close_journal(engine)
+    System.halt(0)
+  end
+
+  # Then it is read by an engine that has room for all of it, and by an instance with the default options, which commits
+  # what it has taken up before it takes up more.
+  defp recover(world, directory, report) do
+    path = Path.join(directory, "journal")
     engine = engine(path)
     operations = World.states(world)
 

@@ -206,6 +206,7 @@ impl Engine {
             for (user, operation) in some {
                 shard.recover(self.shared(), self.hash(*user), *user, *operation, now);
             }
+            shard.count_memory(self.shared());
         }
         let mut shard = self.shard_at(portion.from);
         shard.unread = false;

@@ -418,7 +418,8 @@ impl Shard {
         })
     }
 
-    /// Keeps an operation that was accepted in an earlier life, for a user who is not resident.
+    /// Keeps an operation that was accepted in an earlier life, for a user who is not resident. The memory is to be counted
+    /// after some of them.
     pub fn recover(&mut self, shared: &Shared, hash: u64, user: Id, operation: Stamped, now: Now) {
         self.keep(shared, hash, user, operation, now).recovered = true;
         if let Some(absent) = find_absent(&mut self.absents, hash, user)
@@ -428,7 +429,6 @@ impl Shard {
             absent.epoch = Some(self.ledger.epochs.enter_first());
             self.ledger.epochs.leave(epoch);
         }
-        self.count_memory(shared);
     }
 
     /// Adds an operation to those that wait for a user, who has something uncommitted from now on.

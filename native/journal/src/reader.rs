@@ -1,7 +1,7 @@
 //! Reading a journal that nobody writes to any more.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::mem;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -39,6 +39,8 @@ pub struct Reader {
     segments: Vec<Found>,
     empty: Vec<Found>,
     damage: Vec<Damage>,
+    /// What the next file is read into. To take memory from the system for each, and to give it back, takes as long as to read it.
+    bytes: Vec<u8>,
 }
 
 impl Reader {
@@ -47,6 +49,7 @@ impl Reader {
             segments,
             empty: vec![],
             damage: vec![],
+            bytes: vec![],
         }
     }
 
@@ -80,7 +83,9 @@ impl Reader {
     ) -> io::Result<()> {
         for found in &self.segments[some] {
             let (sequence, path) = found;
-            let bytes = fs::read(path)?;
+            let bytes = &mut self.bytes;
+            bytes.clear();
+            File::open(path)?.read_to_end(bytes)?;
             // Should it have been read before.
             self.damage.retain(|damage| damage.path != *path);
             let (mut records, damaged) = (0, self.damage.len());
@@ -88,7 +93,7 @@ impl Reader {
                 records += 1;
                 each(tag, words);
             };
-            read_segment(*sequence, path, &bytes, &mut self.damage, &mut each);
+            read_segment(*sequence, path, bytes, &mut self.damage, &mut each);
             if records == 0 && self.damage.len() == damaged {
                 self.empty.push(found.clone());
             }
