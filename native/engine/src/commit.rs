@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use crossbeam_epoch::Guard;
 use read_states_sync::atomic::{AtomicBool, Ordering::Relaxed};
-use read_states_sync::pin;
+use read_states_sync::{fail_point, pin};
 
 use crate::batch::{BatchBuilder, Entry, Row, Version};
 use crate::due::Due;
 use crate::engine::Engine;
 use crate::evict::Policy;
-use crate::fail_point::fail_point;
 use crate::id::Id;
 use crate::insist::insist;
 use crate::ledger::{Ledger, Weight};

@@ -24,10 +24,9 @@ use std::sync::{Arc, OnceLock};
 use ahash::RandomState;
 use allocator_api2::boxed::Box;
 use crossbeam_epoch::{Atomic, Guard, Owned};
-use read_states_sync::Mutex;
 use read_states_sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use read_states_sync::{Mutex, fail_point};
 
-use crate::fail_point::fail_point;
 use crate::id::Channel;
 use crate::prefetch::prefetch;
 use crate::slabs::Slabs;
@@ -285,7 +284,11 @@ impl Directory {
     pub fn len(&self) -> usize {
         self.partitions
             .iter()
-            .map(|partition| partition.writer.lock().live)
+            .map(|partition| {
+                let writer = partition.writer.lock();
+                fail_point!();
+                writer.live
+            })
             .sum()
     }
 

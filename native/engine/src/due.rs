@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::fail_point::fail_point;
+use read_states_sync::fail_point;
+
 use crate::id::Id;
 use crate::now::Micros;
 

@@ -5,13 +5,12 @@ use std::hint;
 use ahash::{AHashMap, RandomState};
 use read_states_journal::Journal;
 use read_states_sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use read_states_sync::{Mutex, MutexGuard, RwLock, pin};
+use read_states_sync::{Mutex, MutexGuard, RwLock, fail_point, pin};
 use serde::Deserialize;
 
 use crate::batch::Version;
 use crate::directory::{Directory, Sought};
 use crate::evict::{Budget, Policy};
-use crate::fail_point::fail_point;
 use crate::id::Id;
 use crate::journaling::Journaling;
 use crate::now::{Micros, Now};
@@ -325,10 +324,11 @@ impl Engine {
     /// accepted is done.
     pub fn close(&self, close: bool) {
         // Who looks for the lock in vain takes the engine for closed, so it is not taken for nothing.
-        if !close && !*self.closed.read() {
+        if !close && !self.is_closed() {
             return;
         }
         let mut closed = self.closed.write();
+        fail_point!();
         // Closed as long as any shard is, should one of them panic.
         *closed = true;
         for mut shard in self.shards() {
@@ -339,7 +339,9 @@ impl Engine {
 
     /// Whether writes are refused.
     pub fn is_closed(&self) -> bool {
-        *self.closed.read()
+        let closed = self.closed.read();
+        fail_point!();
+        *closed
     }
 
     /// Sets new bounds and evicts until they are kept.

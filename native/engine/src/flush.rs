@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::fail_point::fail_point;
+use read_states_sync::fail_point;
 
 /// Number of an epoch; a flush is named by the epoch it starts.
 pub type Epoch = u64;

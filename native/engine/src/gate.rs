@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use read_states_sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use read_states_sync::{Mutex, thread};
-
-use crate::fail_point::fail_point;
+use read_states_sync::{Mutex, fail_point, thread};
 
 /// Those who are inside are counted by the round in which they came; who waits begins the next round.
 #[derive(Debug, Default)]

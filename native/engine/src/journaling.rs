@@ -33,11 +33,10 @@ use std::io;
 use crossbeam_epoch::Guard;
 use read_states_journal::{Journal, Refusal, Reservation};
 use read_states_sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use read_states_sync::{Mutex, pin};
+use read_states_sync::{Mutex, fail_point, pin};
 
 use crate::batch::{Entry, Version};
 use crate::engine::{Config, Engine, UserOperation};
-use crate::fail_point::fail_point;
 use crate::flush::Epoch;
 use crate::gate::{Gate, Inside};
 use crate::id::Id;

@@ -55,10 +55,6 @@ mod directory;
 mod due;
 pub mod engine;
 mod evict;
-#[cfg(feature = "fail_points")]
-pub mod fail_point;
-#[cfg(not(feature = "fail_points"))]
-mod fail_point;
 mod flush;
 mod garbage;
 mod gate;

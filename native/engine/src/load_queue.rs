@@ -3,8 +3,9 @@
 
 use std::collections::VecDeque;
 
+use read_states_sync::fail_point;
+
 use crate::due::shrink;
-use crate::fail_point::fail_point;
 use crate::id::Id;
 use crate::totals::{Totals, adjust};
 

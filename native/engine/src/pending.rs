@@ -9,9 +9,9 @@
 //! slabs, which read states use next: the global allocator would keep what they leave.
 
 use allocator_api2::vec::Vec;
+use read_states_sync::fail_point;
 
 use crate::batch::Version;
-use crate::fail_point::fail_point;
 use crate::operation::Operation;
 use crate::slabs::{LARGEST, Slabs};
 

@@ -10,8 +10,8 @@
 use std::collections::BTreeMap;
 
 use read_states_sync::atomic::{AtomicU64, Ordering::Relaxed};
+use read_states_sync::fail_point;
 
-use crate::fail_point::fail_point;
 use crate::id::Id;
 use crate::user::Owner;
 

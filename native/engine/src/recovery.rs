@@ -11,10 +11,10 @@ use std::io;
 use ahash::{AHashMap, AHashSet};
 use read_states_journal::{Damage, Reader};
 use read_states_sync::atomic::Ordering::Relaxed;
+use read_states_sync::fail_point;
 
 use crate::batch::Version;
 use crate::engine::Engine;
-use crate::fail_point::fail_point;
 use crate::id::Id;
 use crate::journal_record::{self, Said};
 use crate::journaling::Journaling;
@@ -131,7 +131,9 @@ impl Engine {
         journaling.begin_upkeep(now);
         let operations = known.operations.iter().sum::<usize>();
         if operations > 0 {
-            *journaling.unread.lock() = Some(Unread {
+            let mut unread = journaling.unread.lock();
+            fail_point!();
+            *unread = Some(Unread {
                 reader,
                 operations: known.operations.clone(),
                 partial: known.partial(),

@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use allocator_api2::alloc::{AllocError, Allocator, Global};
 use parking_lot::Mutex;
+use read_states_sync::fail_point;
 
-use crate::fail_point::fail_point;
 use crate::pages::{REGION, map, map_large, unmap, unmap_large};
 
 const SLAB: usize = 1 << 16;

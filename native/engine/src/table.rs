@@ -12,8 +12,8 @@
 
 use allocator_api2::boxed::Box;
 use allocator_api2::vec::Vec;
+use read_states_sync::fail_point;
 
-use crate::fail_point::fail_point;
 use crate::prefetch::prefetch;
 use crate::slabs::Slabs;
 

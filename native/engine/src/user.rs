@@ -1,9 +1,10 @@
 //! What a shard knows of one user: its read states if it is resident, else the operations
 //! that wait for them.
 
+use read_states_sync::fail_point;
+
 use crate::batch::Version;
 use crate::evict::MOST_USES;
-use crate::fail_point::fail_point;
 use crate::flush::Epoch;
 use crate::id::{Channel, Id};
 use crate::load_queue::Ticket;

@@ -18,7 +18,6 @@ use model::Model;
 use proptest::prelude::*;
 use read_states_engine::Policy;
 use read_states_engine::engine::{Config, Engine, Resize, UserOperation};
-use read_states_engine::fail_point::{MESSAGE, panic_after};
 use read_states_engine::id::{Channel, Id};
 use read_states_engine::now::Now;
 use read_states_engine::operation::{Change, Operation};
@@ -26,6 +25,7 @@ use read_states_engine::read::{Found, Query};
 use read_states_engine::read_state::ReadState;
 use read_states_engine::recovery::Recovery;
 use read_states_journal::{Journal, Options};
+use read_states_sync::fail_point::{MESSAGE, panic_after};
 use store::Store;
 use tempfile::TempDir;
 

@@ -14,7 +14,8 @@ use crossbeam_epoch::{Atomic, Guard, Owned};
 use read_states_directory::{Lock, Refused, create};
 use read_states_sync::atomic::Ordering::{Relaxed, SeqCst};
 use read_states_sync::atomic::{AtomicBool, AtomicU64};
-use read_states_sync::{Mutex, pin};
+use read_states_sync::{Mutex, MutexGuard, fail_point, pin};
+use scopeguard::ScopeGuard;
 
 use crate::error::{OpenError, Refusal, is_full};
 use crate::reader::{Found, Reader, is_blank};
@@ -216,6 +217,12 @@ impl Journal {
         self.write_mark(|segment| segment.mark_stored(value));
     }
 
+    /// Writes the highest of both into the current segment.
+    fn mark_again(&self) {
+        self.mark(0);
+        self.mark_stored(0);
+    }
+
     fn write_mark(&self, write: impl Fn(&Segment)) {
         let guard = pin();
         loop {
@@ -238,9 +245,15 @@ impl Journal {
         self.mark.load(SeqCst)
     }
 
+    fn files(&self) -> MutexGuard<'_, Files> {
+        let files = self.files.lock();
+        fail_point!();
+        files
+    }
+
     /// What was appended in an earlier life.
     pub fn reader(&self) -> Reader {
-        let files = self.files.lock();
+        let files = self.files();
         let old = files.old.iter().map(|old| old.found.clone());
         Reader::new(old.collect())
     }
@@ -278,7 +291,7 @@ impl Journal {
             let segment = self.current(guard);
             // After that: whoever sees the segment that is reserved sees this too.
             if which != Which::Necessary && self.reserved.load(Relaxed) {
-                let refusal = self.files.lock().refusal;
+                let refusal = self.files().refusal;
                 if let Some(refusal) =
                     refusal.or((which == Which::Ordinary).then_some(Refusal::Full))
                 {
@@ -320,7 +333,7 @@ impl Journal {
             // So large that the caller may wait, and should not take in vain what others could use.
             self.prepare_segments(rooms.len().div_ceil(4) + SPARES)
                 .map_err(|error| refusal(&error))?;
-            let files = self.files.lock();
+            let files = self.files();
             if rooms.len() > 4 * files.spares.len() {
                 return Err(files.refusal.unwrap_or(Refusal::Full));
             }
@@ -328,6 +341,8 @@ impl Journal {
         rooms.push(wanted);
         let mut reservation = Reservation::default();
         for bytes in rooms {
+            // What was taken says that there is nothing in it, when it is given up.
+            fail_point!();
             reservation.rooms.push_back(self.room(bytes, guard)?);
         }
         Ok(reservation)
@@ -346,7 +361,7 @@ impl Journal {
     /// The next segment takes the place of one that is full.
     #[cold]
     fn go_on(&self, full: u64, which: Which, guard: &Guard) -> Result<(), Refusal> {
-        let mut files = self.files.lock();
+        let mut files = self.files();
         let segment = self.current(guard);
         if segment.sequence != full {
             return Ok(());
@@ -368,11 +383,10 @@ impl Journal {
             synced: false,
         });
         let replaced = self.current.swap(Owned::new(spare), SeqCst, guard);
-        // After that: who marks looks at the current segment last, see there.
-        self.current(guard).mark(self.mark.load(SeqCst));
-        self.current(guard).mark_stored(self.stored.load(SeqCst));
         // SAFETY: nobody finds it any more, and who has it is pinned.
         unsafe { guard.defer_destroy(replaced) };
+        // After the swap: who marks looks at the current segment last, see there.
+        self.mark_again();
         // Else it may wait for more to do, and the segment's memory with it.
         guard.flush();
         Ok(())
@@ -404,7 +418,7 @@ impl Journal {
 
     /// The number of the newest segment that nothing is appended to any more, except into room that was taken.
     pub fn newest_sealed(&self) -> Option<u64> {
-        let files = self.files.lock();
+        let files = self.files();
         let sealed = files.sealed.back().map(|sealed| sealed.segment.sequence);
         sealed.or(files.old.last().map(|old| old.found.0))
     }
@@ -418,7 +432,7 @@ impl Journal {
     fn prepare_segments(&self, wanted: usize) -> io::Result<()> {
         let _making = self.making.lock();
         loop {
-            let mut files = self.files.lock();
+            let mut files = self.files();
             // Whatever comes of it, who appends need not ask for it again.
             self.wants_next.store(false, Relaxed);
             let is_at_bound = files.is_at_bound(&self.options);
@@ -441,13 +455,19 @@ impl Journal {
     /// Makes a spare segment. For who holds `making`.
     fn make(&self) -> io::Result<()> {
         let sequence = {
-            let mut files = self.files.lock();
+            let mut files = self.files();
             files.next += 1;
             files.next - 1
         };
         let made = Segment::create(&self.directory, sequence, &self.options);
-        let mut files = self.files.lock();
-        match made {
+        // Should it not come to be known, nobody would ever remove its file.
+        let made = scopeguard::guard(made, |made| {
+            if let Ok(made) = made {
+                let _ = fs::remove_file(made.file().1);
+            }
+        });
+        let mut files = self.files();
+        match ScopeGuard::into_inner(made) {
             Ok(made) => {
                 files.spares.push_back(Arc::new(made));
                 files.refusal = None;
@@ -465,9 +485,11 @@ impl Journal {
 
     /// Waits until everything that was appended before is on the disk.
     pub fn sync(&self) -> io::Result<()> {
+        // Who was to write them may have panicked, and after this the segments that have them may go.
+        self.mark_again();
         let (sealed, current): (Vec<_>, _) = {
             // Together, for another one may become current between the two.
-            let mut files = self.files.lock();
+            let mut files = self.files();
             let sealed = files.sealed.iter_mut();
             let left = sealed.filter(|sealed| !sealed.synced || sealed.segment.is_changed());
             let left = left.map(|sealed| {
@@ -485,7 +507,7 @@ impl Journal {
             }
         }
         current.sync(true)?;
-        for sealed in &mut self.files.lock().sealed {
+        for sealed in &mut self.files().sealed {
             sealed.synced |= done.contains(&sealed.segment.sequence);
         }
         Ok(())
@@ -504,7 +526,7 @@ impl Journal {
         // Who makes a segment now has made it, and nobody begins another.
         let _making = self.making.lock();
         let mut left = {
-            let mut files = self.files.lock();
+            let mut files = self.files();
             files.closed = true;
             mem::take(&mut files.spares)
         };
@@ -521,7 +543,7 @@ impl Journal {
 
     /// Whether a segment of an earlier life has the highest marks as well.
     fn is_marked_before(&self) -> bool {
-        let old = self.files.lock().old.clone();
+        let old = self.files().old.clone();
         let headers = old.iter();
         let mut headers =
             headers.filter_map(|old| read_header(&old.found.1, self.options.id_width).ok()?);
@@ -575,7 +597,7 @@ impl Journal {
     /// Makes the next segment, if there is none, even if that takes the journal past its bound.
     pub fn make_anyway(&self) -> io::Result<()> {
         let _making = self.making.lock();
-        let files = self.files.lock();
+        let files = self.files();
         if !files.spares.is_empty() {
             return Ok(());
         }
@@ -593,7 +615,7 @@ impl Journal {
         self.sync()?;
         for (sequence, path) in reader.pass_over_empty() {
             fs::remove_file(path)?;
-            self.files.lock().old.retain(|old| old.found.0 != sequence);
+            self.files().old.retain(|old| old.found.0 != sequence);
         }
         Ok(())
     }
@@ -602,7 +624,7 @@ impl Journal {
     pub fn forget(&self, sequence: u64) -> io::Result<()> {
         let _forgetting = self.forgetting.lock();
         loop {
-            let oldest = self.files.lock().oldest();
+            let oldest = self.files().oldest();
             let Some((_, path)) = oldest.filter(|(number, _)| *number <= sequence) else {
                 return Ok(());
             };
@@ -611,7 +633,7 @@ impl Journal {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            let mut files = self.files.lock();
+            let mut files = self.files();
             let gone = if files.old.is_empty() {
                 files.sealed.pop_front()
             } else {
@@ -627,7 +649,7 @@ impl Journal {
     /// Figures at a glance.
     pub fn figures(&self) -> Figures {
         Figures {
-            bytes: self.files.lock().bytes(&self.options),
+            bytes: self.files().bytes(&self.options),
             most: self.options.bytes(),
         }
     }

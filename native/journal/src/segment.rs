@@ -14,9 +14,9 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use read_states_sync::Mutex;
 use read_states_sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use read_states_sync::atomic::{AtomicBool, AtomicUsize};
+use read_states_sync::{Mutex, fail_point};
 use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::error::OpenError;
@@ -274,14 +274,18 @@ impl Segment {
 
     /// Writes a mark, if it is higher than those before.
     pub fn mark(&self, value: u64) {
-        if self.marks.lock().raise(&self.map, value) {
+        let mut marks = self.marks.lock();
+        fail_point!();
+        if marks.raise(&self.map, value) {
             self.marked.store(true, Release);
         }
     }
 
     /// Writes what the store has confirmed, likewise. No sync need wait for it.
     pub fn mark_stored(&self, value: u64) {
-        self.stored.lock().raise(&self.map, value);
+        let mut stored = self.stored.lock();
+        fail_point!();
+        stored.raise(&self.map, value);
     }
 
     /// Says that something from `from` on was written now, perhaps long after its room was taken.
@@ -297,6 +301,7 @@ impl Segment {
     /// Waits until all records that were written before are on the disk. Says whether there can be more.
     pub fn sync(&self, is_current: bool) -> io::Result<bool> {
         let mut synced = self.synced.lock();
+        fail_point!();
         let late = self.late.swap(usize::MAX, AcqRel);
         let marked = self.marked.swap(false, AcqRel);
         let to = self.next.load(Acquire).min(self.map.bytes());

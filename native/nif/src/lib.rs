@@ -4,6 +4,7 @@
 //! commits, stores), or because the argument is long, in which case the function answers `long`
 //! and its `_long` twin, on a dirty scheduler, is called instead.
 
+mod allocator;
 mod clock;
 mod commit;
 mod disposal;

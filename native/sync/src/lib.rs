@@ -1,5 +1,6 @@
 //! The locks, atomics and epochs of the crates here: those of parking_lot, the standard library and
-//! crossbeam-epoch, under one name each, so that shuttle's can take their place.
+//! crossbeam-epoch, under one name each, so that shuttle's can take their place; and [`mod@fail_point`], where a test makes
+//! those who use them panic.
 //!
 //! With the feature `shuttle` each use of one is a place where shuttle may go on with another thread, and a test
 //! explores (`explore`) many such schedules, each of which can be run again. Without it, which is always but for
@@ -11,6 +12,7 @@
 
 #[cfg(feature = "shuttle")]
 mod explore;
+pub mod fail_point;
 
 #[cfg(feature = "shuttle")]
 pub use explore::{Effort, atomic, explore, join, pin, spawn, step, thread};

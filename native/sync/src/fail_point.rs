@@ -1,11 +1,12 @@
-//! Places at which a test makes the engine panic: with a lock, and before memory moves.
+//! Places at which a test makes the engine or the journal panic: with a lock, and before memory moves.
 //!
-//! What comes before such a place must leave the engine consistent, should nothing come after it. So what an operation
-//! needs is made or reserved first, and nothing that can panic is between the changes that belong together.
+//! What comes before such a place must leave them consistent, should nothing come after it. So what an operation
+//! needs is made or reserved first, and nothing that can panic is between the changes that belong together. Where memory, or
+//! the number of a channel, is given back there are none: that is the work of destructors, which nothing would do again.
 //!
 //! Without the feature `fail_points` there are none.
 //!
-//! A test of the crate says which one panics, by `panic_after`. A VM has threads that nobody tells apart: as long as the
+//! A test of a crate says which one panics, by `panic_after`. A VM has threads that nobody tells apart: as long as the
 //! file that `READ_STATES_FAIL_POINTS` names is there, with a number above 0 in it, one of so many panics in it.
 
 #[cfg(feature = "fail_points")]
@@ -30,8 +31,9 @@ pub fn panic_after(passed: Option<u64>) -> Option<u64> {
     LEFT.replace(passed)
 }
 
+/// What a fail point does.
 #[cfg(feature = "fail_points")]
-pub(crate) fn pass() {
+pub fn pass() {
     match LEFT.get() {
         None if is_turn() => panic!("{MESSAGE}"),
         None => {}
@@ -69,14 +71,20 @@ fn is_turn_of(text: &str, passed: impl FnOnce() -> u64) -> bool {
 }
 
 /// A place as above.
+#[cfg(feature = "fail_points")]
+#[macro_export]
 macro_rules! fail_point {
     () => {
-        #[cfg(feature = "fail_points")]
-        crate::fail_point::pass();
+        $crate::fail_point::pass()
     };
 }
 
-pub(crate) use fail_point;
+/// Nothing.
+#[cfg(not(feature = "fail_points"))]
+#[macro_export]
+macro_rules! fail_point {
+    () => {};
+}
 
 #[cfg(all(test, feature = "fail_points"))]
 mod tests {
