@@ -11,7 +11,11 @@ defmodule ReadStates.Bench.Callers do
   def start(count) do
     coordinator = self()
     loop = fn -> loop(coordinator, []) end
-    for _ <- 1..count, do: :erlang.spawn_opt(loop, [:link, min_heap_size: @heap_words])
+
+    # Each stays on its scheduler. Else both may be woken on one, and the other takes one over when the run is half done.
+    for n <- 1..count do
+      :erlang.spawn_opt(loop, [:link, scheduler: n, min_heap_size: @heap_words])
+    end
   end
 
   def stop(callers), do: ask(callers, :stop)

@@ -36,7 +36,7 @@ defmodule ReadStates.Bench.ReadStatesSubject do
 
     World.each_rows(world, fn rows ->
       # As where users connect before they read; what is kept of operations on users who are not loaded yet would
-      # leave the C library's allocator with memory that it does not give back.
+      # leave the allocator with memory that it does not give back.
       :ok = ReadStates.load(__MODULE__, Enum.uniq(for {{user, _}, _, _} <- rows, do: user))
       :ok = ReadStates.update(__MODULE__, World.acks(rows))
     end)

@@ -1,7 +1,7 @@
 defmodule ReadStates.PanicsTest do
   use ExUnit.Case, async: true
 
-  # At each place by itself: native/engine/tests/panics.rs. Here it is seen from the VM.
+  # At each place by itself: native/engine/tests/panics.rs and native/journal/tests/panics.rs. Here it is seen from the VM.
 
   @moduletag :tmp_dir
   @moduletag :fail_points

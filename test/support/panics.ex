@@ -1,6 +1,6 @@
 defmodule ReadStates.Panics do
   @moduledoc """
-  A VM whose NIF panics in the engine, at one of so many fail points (native/sync/src/fail_point.rs), while several processes
+  A VM whose NIF panics in the engine and the journal, at one of so many fail points (native/sync/src/fail_point.rs), while several processes
   call it, and also while it loads and commits.
 
   Each process has users of its own. When a call raises, what it asked for may be done or not, of each user in its order: a

@@ -128,7 +128,6 @@ impl Engine {
         // From now on the store is this journal's, and what it has is older than all that will be written.
         journaling.journal.mark(highest.max(journaling.floor));
         journaling.journal.sync()?;
-        journaling.begin_upkeep(now);
         let operations = known.operations.iter().sum::<usize>();
         if operations > 0 {
             let mut unread = journaling.unread.lock();
@@ -142,6 +141,8 @@ impl Engine {
                 fits: operations <= self.room() / BYTES,
             });
         }
+        // Last, for from now on what is in no shard and not to be read again may be forgotten.
+        journaling.begin_upkeep(now);
         Ok(recovered)
     }
 

@@ -460,7 +460,7 @@ impl Journal {
             files.next - 1
         };
         let made = Segment::create(&self.directory, sequence, &self.options);
-        // Should it not come to be known, nobody would ever remove its file.
+        // Should it not come to be known, nobody would remove its file in this life.
         let made = scopeguard::guard(made, |made| {
             if let Ok(made) = made {
                 let _ = fs::remove_file(made.file().1);
@@ -552,6 +552,8 @@ impl Journal {
     }
 
     fn forget_all(&self) -> io::Result<()> {
+        // As in `sync`.
+        self.mark_again();
         let guard = pin();
         for _ in 0..2 {
             if let Some(sealed) = self.newest_sealed() {
@@ -614,7 +616,12 @@ impl Journal {
         // What their headers have that counts is in the current one.
         self.sync()?;
         for (sequence, path) in reader.pass_over_empty() {
-            fs::remove_file(path)?;
+            // Should it be gone, whoever removed it got no further.
+            if let Err(error) = fs::remove_file(path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(error);
+            }
             self.files().old.retain(|old| old.found.0 != sequence);
         }
         Ok(())

@@ -39,7 +39,8 @@ pub struct Reader {
     segments: Vec<Found>,
     empty: Vec<Found>,
     damage: Vec<Damage>,
-    /// What the next file is read into. To take memory from the system for each, and to give it back, takes as long as to read it.
+    /// What the next file is read into, as large as the largest was. To take memory from the system for each, and to give it back,
+    /// takes as long as to read it.
     bytes: Vec<u8>,
 }
 

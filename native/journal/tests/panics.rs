@@ -1,4 +1,5 @@
-//! Whatever panics, wherever: the journal goes on and has what was appended and its marks, and its books are right.
+//! Whatever panics while a journal is written, synced and forgotten: it goes on and has what was appended and its marks, and
+//! its books are right.
 //!
 //!     cargo test -p read_states_journal --features fail_points --test panics
 

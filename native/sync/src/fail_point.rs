@@ -1,7 +1,7 @@
 //! Places at which a test makes the engine or the journal panic: with a lock, and before memory moves.
 //!
 //! What comes before such a place must leave them consistent, should nothing come after it. So what an operation
-//! needs is made or reserved first, and nothing that can panic is between the changes that belong together. Where memory, or
+//! needs is made or reserved first, and nothing that can panic is between the changes that belong together. Before memory, or
 //! the number of a channel, is given back there are none: that is the work of destructors, which nothing would do again.
 //!
 //! Without the feature `fail_points` there are none.
