@@ -289,6 +289,8 @@ defmodule ReadStates.Crash do
   defp acknowledged(directory, process) do
     case File.read(number_file(directory, process)) do
       {:ok, <<number::64>>} -> number
+      # Killed between the making of the file and the number; the one of the check counts.
+      {:ok, ""} -> 0
       {:error, :enoent} -> 0
     end
   end

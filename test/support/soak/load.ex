@@ -168,11 +168,12 @@ defmodule ReadStates.Soak.Load do
         change(load, user, slot, &max(&1 - by, 0))
         {:decrement, user, channel, message, by}
 
-      n when n <= 300 ->
+      # Few of them: the store remembers each for ten minutes, and would have little else.
+      n when n <= 255 ->
         change(load, user, slot, fn _count -> 0 end)
         {:delete, user, channel}
 
-      n when n <= 302 ->
+      n when n <= 257 ->
         for slot <- 0..(@slots - 1), do: change(load, user, slot, fn _count -> 0 end)
         {:delete, user}
 
