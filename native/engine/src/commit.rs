@@ -22,7 +22,7 @@ use crate::shared::Shared;
 use crate::user::{DeletedChannel, Deletes, DeletesInFlight, Flight, Resident};
 
 /// Entries of a snapshot taken in one hold of a shard's lock, and users looked at.
-const AT_ONCE: usize = 128;
+const AT_ONCE: usize = 64;
 
 /// A commit under way: with a journal [write ahead](Commit::write_ahead), write [`Commit::batch`] to the store, then
 /// say whether it [succeeded](Commit::succeed) or [failed](Commit::fail). Dropped before, it has failed.

@@ -23,7 +23,7 @@ use read_states_stores::{Local, Store};
 /// Rows of a commit.
 const BATCH: usize = 10_000;
 /// Rows of a commit that are taken in one hold of a shard's lock.
-const AT_ONCE: usize = 128;
+const AT_ONCE: usize = 64;
 /// Rows that are dirty when these holds are timed: several holds of each shard.
 const LEAST_DIRTY: u64 = 1 << 17;
 /// Users of one load, as the library does it.
@@ -149,7 +149,7 @@ fn main() {
         ("p50 us", holds_of(0.5)),
         ("p99 us", holds_of(0.99)),
         ("longest us", holds_of(1.0)),
-        ("us for 128 rows, of 10,000 in one call", batch),
+        ("us for 64 rows, of 10,000 in one call", batch),
     ] {
         note(
             "hold of a lock for a batch",
