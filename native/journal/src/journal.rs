@@ -616,12 +616,7 @@ impl Journal {
         // What their headers have that counts is in the current one.
         self.sync()?;
         for (sequence, path) in reader.pass_over_empty() {
-            // Should it be gone, whoever removed it got no further.
-            if let Err(error) = fs::remove_file(path)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                return Err(error);
-            }
+            remove(&path)?;
             self.files().old.retain(|old| old.found.0 != sequence);
         }
         Ok(())
@@ -636,10 +631,7 @@ impl Journal {
                 return Ok(());
             };
             // Without the lock, which those need who append: it may take a while.
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            remove(&path)?;
             let mut files = self.files();
             let gone = if files.old.is_empty() {
                 files.sealed.pop_front()
@@ -727,6 +719,14 @@ impl Drop for Journal {
         // SAFETY: `&mut self` means that nobody else has it, and it was put there by `Atomic::new` or
         // `Owned::new`.
         drop(unsafe { current.try_into_owned() });
+    }
+}
+
+/// Removes a file. If it is gone, whoever removed it got no further.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
