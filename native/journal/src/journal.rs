@@ -22,8 +22,8 @@ use crate::reader::{Found, Reader, is_blank};
 use crate::record::{FILLER, MAX_WORDS, Tag, size};
 use crate::segment::{EXTENSION, HEADER, Header, Segment, UNIT, path, read_header};
 
-/// Segments that are ready to be next: while one is filled, another is made.
-const SPARES: usize = 2;
+/// Segments that are ready to be next: while one is filled, another is made, and the last is kept while there may be none after it.
+const SPARES: usize = 3;
 
 /// How large a journal may become.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +66,7 @@ pub struct Journal {
     current: Atomic<Arc<Segment>>,
     wants_next: AtomicBool,
     /// Whether the room that is left in the current segment is only for what has to be appended anyway: for its sake the journal is
-    /// larger than it may become, or there is no room on the disk for a segment more.
+    /// larger than it may become, or there may be no room on the disk for a segment more.
     reserved: AtomicBool,
     /// The highest of all.
     mark: AtomicU64,
@@ -291,11 +291,9 @@ impl Journal {
             let segment = self.current(guard);
             // After that: whoever sees the segment that is reserved sees this too.
             if which != Which::Necessary && self.reserved.load(Relaxed) {
-                let refusal = self.files().refusal;
-                if let Some(refusal) =
-                    refusal.or((which == Which::Ordinary).then_some(Refusal::Full))
-                {
-                    return Err(refusal);
+                let files = self.files();
+                if which == Which::Ordinary || files.may_be_last(0, &self.options) {
+                    return Err(files.refused());
                 }
             }
             if let Some(at) = segment.take(bytes) {
@@ -335,7 +333,7 @@ impl Journal {
                 .map_err(|error| refusal(&error))?;
             let files = self.files();
             if rooms.len() > 4 * files.spares.len() {
-                return Err(files.refusal.unwrap_or(Refusal::Full));
+                return Err(files.refused());
             }
         }
         rooms.push(wanted);
@@ -366,16 +364,14 @@ impl Journal {
         if segment.sequence != full {
             return Ok(());
         }
-        if let Some(refusal) = files.refusal
-            && files.spares.len() == 1
-        {
+        if files.may_be_last(1, &self.options) {
             match which {
-                Which::Ordinary | Which::Again => return Err(refusal),
+                Which::Ordinary | Which::Again => return Err(files.refused()),
                 Which::Necessary => self.reserved.store(true, Relaxed),
             }
         }
         let Some(spare) = files.spares.pop_front() else {
-            return Err(files.refusal.unwrap_or(Refusal::Full));
+            return Err(files.refused());
         };
         self.wants_next.store(true, Relaxed);
         files.sealed.push_back(Sealed {
@@ -596,11 +592,11 @@ impl Journal {
         Ok(())
     }
 
-    /// Makes the next segment, if there is none, even if that takes the journal past its bound.
+    /// Makes the next segment, if there is none or it is kept, even if that takes the journal past its bound.
     pub fn make_anyway(&self) -> io::Result<()> {
         let _making = self.making.lock();
         let files = self.files();
-        if !files.spares.is_empty() {
+        if !files.spares.is_empty() && !files.may_be_last(1, &self.options) {
             return Ok(());
         }
         if files.is_at_bound(&self.options) {
@@ -666,7 +662,17 @@ impl Files {
         old + (self.sealed.len() + self.spares.len() + 1) * options.segment
     }
 
-    /// Whether there is no room for a segment more.
+    /// Whether the current segment (0), or the next (1), is the last there is, and there may be no room on the disk for another.
+    fn may_be_last(&self, spares: usize, options: &Options) -> bool {
+        self.spares.len() == spares && (self.refusal.is_some() || !self.is_at_bound(options))
+    }
+
+    /// Why nothing can be appended.
+    fn refused(&self) -> Refusal {
+        self.refusal.unwrap_or(Refusal::Full)
+    }
+
+    /// Whether the bound lets no segment more be made.
     fn is_at_bound(&self, options: &Options) -> bool {
         self.bytes(options) + options.segment > options.bytes()
     }

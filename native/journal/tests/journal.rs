@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -446,12 +446,7 @@ fn where_no_more_can_be_made_the_last_segment_is_for_what_is_appended_anyway() {
         ..OPTIONS
     };
     let journal = Journal::open(root.path(), options).unwrap();
-    // So that no file can be made: the first numbers have been used.
-    let obstacles = (3..200).map(|number| root.path().join(format!("{number:016}.journal")));
-    let obstacles = Vec::from_iter(obstacles);
-    for path in &obstacles {
-        std::os::unix::fs::symlink("nowhere", path).unwrap();
-    }
+    let obstacles = obstruct(root.path());
     let fill = || {
         let mut appended = 0;
         while append(&journal, appended).is_ok() {
@@ -463,9 +458,9 @@ fn where_no_more_can_be_made_the_last_segment_is_for_what_is_appended_anyway() {
         assert_eq!(append(&journal, 0), Err(Refusal::Failed));
         appended as usize / (OPTIONS.segment / 24)
     };
-    // Of three segments the last is kept.
-    assert_eq!(fill(), 1);
-    assert_eq!(journal.newest_sealed(), Some(0));
+    // Of four segments the last is kept.
+    assert_eq!(fill(), 2);
+    assert_eq!(journal.newest_sealed(), Some(1));
     for word in 0..100 {
         journal.append_anyway(TAG, &[word, !word], &pin()).unwrap();
         assert!(journal.prepare().is_err());
@@ -473,17 +468,75 @@ fn where_no_more_can_be_made_the_last_segment_is_for_what_is_appended_anyway() {
         let reserved = journal.reserve([2].into_iter(), &pin());
         assert_eq!(reserved.err(), Some(Refusal::Failed));
     }
-    assert_eq!(journal.newest_sealed(), Some(1));
+    assert_eq!(journal.newest_sealed(), Some(2));
     // It is not full, and is not given up for one that cannot be made.
     journal.seal(&pin());
-    assert_eq!(journal.newest_sealed(), Some(1));
+    assert_eq!(journal.newest_sealed(), Some(2));
     for path in obstacles {
         fs::remove_file(path).unwrap();
     }
     journal.prepare().unwrap();
     assert_eq!(append(&journal, 0), Ok(()));
     journal.seal(&pin());
-    assert_eq!(journal.newest_sealed(), Some(2));
+    assert_eq!(journal.newest_sealed(), Some(3));
+}
+
+#[test]
+fn the_last_segment_is_kept_too_where_nobody_has_found_out_yet_that_no_more_can_be_made() {
+    let root = TempDir::new().unwrap();
+    let options = Options {
+        most: 100,
+        ..OPTIONS
+    };
+    let journal = Journal::open(root.path(), options).unwrap();
+    obstruct(root.path());
+    let again = || journal.append_again(TAG, &[0, !0], &pin());
+    while append(&journal, 0).is_ok() {}
+    assert!(journal.wants_next());
+    while again().is_ok() {}
+    for refused in [append(&journal, 0), again()] {
+        assert_eq!(refused, Err(Refusal::Full));
+    }
+    journal.append_anyway(TAG, &[1, !1], &pin()).unwrap();
+    for refused in [append(&journal, 0), again()] {
+        assert_eq!(refused, Err(Refusal::Full));
+    }
+    assert!(journal.make_anyway().is_err());
+    for refused in [append(&journal, 0), again()] {
+        assert_eq!(refused, Err(Refusal::Failed));
+    }
+    journal.append_anyway(TAG, &[2, !2], &pin()).unwrap();
+}
+
+#[test]
+fn what_is_appended_again_goes_on_where_all_segments_were_taken_for_what_is_appended_anyway() {
+    let root = TempDir::new().unwrap();
+    let options = Options {
+        most: 100,
+        ..OPTIONS
+    };
+    let journal = Journal::open(root.path(), options).unwrap();
+    while journal.newest_sealed() < Some(2) {
+        journal.append_anyway(TAG, &[1, !1], &pin()).unwrap();
+    }
+    let again = || journal.append_again(TAG, &[0, !0], &pin());
+    assert_eq!(again(), Err(Refusal::Full));
+    journal.make_anyway().unwrap();
+    assert_eq!(again(), Ok(()));
+    // Nobody else until it is known that there is room.
+    assert_eq!(append(&journal, 0), Err(Refusal::Full));
+    journal.prepare().unwrap();
+    assert_eq!(append(&journal, 0), Ok(()));
+}
+
+/// So that no file can be made whose number was not used yet.
+fn obstruct(directory: &Path) -> Vec<PathBuf> {
+    let paths = (0..200).map(|number| directory.join(format!("{number:016}.journal")));
+    let obstacles = Vec::from_iter(paths.filter(|path| !path.exists()));
+    for path in &obstacles {
+        std::os::unix::fs::symlink("nowhere", path).unwrap();
+    }
+    obstacles
 }
 
 /// The value of a header that has the byte at this place, with its checksum; the last bytes of a header have none.
