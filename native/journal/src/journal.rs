@@ -364,21 +364,16 @@ impl Journal {
         if segment.sequence != full {
             return Ok(());
         }
-        if files.may_be_last(1, &self.options) {
-            match which {
-                Which::Ordinary | Which::Again => return Err(files.refused()),
-                Which::Necessary => self.reserved.store(true, Relaxed),
-            }
-        }
-        let Some(spare) = files.spares.pop_front() else {
-            return Err(files.refused());
-        };
+        let next = files.take_next(which, &self.options)?;
         self.wants_next.store(true, Relaxed);
         files.sealed.push_back(Sealed {
             segment: Arc::clone(segment),
             synced: false,
         });
-        let replaced = self.current.swap(Owned::new(spare), SeqCst, guard);
+        if files.may_be_last(0, &self.options) {
+            self.reserved.store(true, Relaxed);
+        }
+        let replaced = self.current.swap(Owned::new(next), SeqCst, guard);
         // SAFETY: nobody finds it any more, and who has it is pinned.
         unsafe { guard.defer_destroy(replaced) };
         // After the swap: who marks looks at the current segment last, see there.
@@ -568,7 +563,7 @@ impl Journal {
             .append_for(Which::Necessary, tag, words, guard)
             .is_err()
         {
-            self.make_anyway()?;
+            self.make_for(Which::Necessary)?;
         }
         Ok(())
     }
@@ -592,11 +587,15 @@ impl Journal {
         Ok(())
     }
 
-    /// Makes the next segment, if there is none or it is kept, even if that takes the journal past its bound.
+    /// Makes a segment for what is appended again, if none is ready, even if that takes the journal past its bound.
     pub fn make_anyway(&self) -> io::Result<()> {
+        self.make_for(Which::Again)
+    }
+
+    fn make_for(&self, which: Which) -> io::Result<()> {
         let _making = self.making.lock();
         let files = self.files();
-        if !files.spares.is_empty() && !files.may_be_last(1, &self.options) {
+        if files.has_next(which, &self.options) {
             return Ok(());
         }
         if files.is_at_bound(&self.options) {
@@ -665,6 +664,19 @@ impl Files {
     /// Whether the current segment (0), or the next (1), is the last there is, and there may be no room on the disk for another.
     fn may_be_last(&self, spares: usize, options: &Options) -> bool {
         self.spares.len() == spares && (self.refusal.is_some() || !self.is_at_bound(options))
+    }
+
+    /// Whether a spare segment may be taken for this.
+    fn has_next(&self, which: Which, options: &Options) -> bool {
+        let is_kept = which != Which::Necessary && self.may_be_last(1, options);
+        !self.spares.is_empty() && !is_kept
+    }
+
+    fn take_next(&mut self, which: Which, options: &Options) -> Result<Arc<Segment>, Refusal> {
+        let next = self
+            .has_next(which, options)
+            .then(|| self.spares.pop_front());
+        next.flatten().ok_or(self.refused())
     }
 
     /// Why nothing can be appended.
@@ -774,4 +786,35 @@ fn segments(directory: &Path, id_width: u8) -> Result<(Vec<Old>, Option<Header>)
     }
     found.sort_unstable_by_key(|old| old.found.0);
     Ok((found, said))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TAG: Tag = [1, 2, 3];
+
+    const OPTIONS: Options = Options {
+        segment: UNIT,
+        most: 100,
+        id_width: 8,
+        owner: 1,
+        exact: true,
+    };
+
+    #[test]
+    fn who_may_take_the_last_segment_makes_none_and_who_may_not_makes_one() {
+        let root = tempfile::TempDir::new().unwrap();
+        let journal = Journal::open(root.path(), OPTIONS).unwrap();
+        while journal.files().spares.len() > 1 {
+            journal.append_anyway(TAG, &[0], &pin()).unwrap();
+        }
+        let spares = || journal.files().spares.len();
+        let again = || journal.append_again(TAG, &[0], &pin());
+        while again().is_ok() {}
+        journal.make_for(Which::Necessary).unwrap();
+        assert_eq!((spares(), again()), (1, Err(Refusal::Full)));
+        journal.make_for(Which::Again).unwrap();
+        assert_eq!((spares(), again()), (2, Ok(())));
+    }
 }
