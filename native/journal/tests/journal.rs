@@ -441,11 +441,7 @@ proptest! {
 #[test]
 fn where_no_more_can_be_made_the_last_segment_is_for_what_is_appended_anyway() {
     let root = TempDir::new().unwrap();
-    let options = Options {
-        most: 100,
-        ..OPTIONS
-    };
-    let journal = Journal::open(root.path(), options).unwrap();
+    let journal = open_far_from_bound(root.path());
     let obstacles = obstruct(root.path());
     let fill = || {
         let mut appended = 0;
@@ -484,11 +480,7 @@ fn where_no_more_can_be_made_the_last_segment_is_for_what_is_appended_anyway() {
 #[test]
 fn the_last_segment_is_kept_too_where_nobody_has_found_out_yet_that_no_more_can_be_made() {
     let root = TempDir::new().unwrap();
-    let options = Options {
-        most: 100,
-        ..OPTIONS
-    };
-    let journal = Journal::open(root.path(), options).unwrap();
+    let journal = open_far_from_bound(root.path());
     obstruct(root.path());
     let again = || journal.append_again(TAG, &[0, !0], &pin());
     while append(&journal, 0).is_ok() {}
@@ -511,11 +503,7 @@ fn the_last_segment_is_kept_too_where_nobody_has_found_out_yet_that_no_more_can_
 #[test]
 fn what_is_appended_again_goes_on_where_all_segments_were_taken_for_what_is_appended_anyway() {
     let root = TempDir::new().unwrap();
-    let options = Options {
-        most: 100,
-        ..OPTIONS
-    };
-    let journal = Journal::open(root.path(), options).unwrap();
+    let journal = open_far_from_bound(root.path());
     while journal.newest_sealed() < Some(2) {
         journal.append_anyway(TAG, &[1, !1], &pin()).unwrap();
     }
@@ -527,6 +515,14 @@ fn what_is_appended_again_goes_on_where_all_segments_were_taken_for_what_is_appe
     assert_eq!(append(&journal, 0), Err(Refusal::Full));
     journal.prepare().unwrap();
     assert_eq!(append(&journal, 0), Ok(()));
+}
+
+fn open_far_from_bound(directory: &Path) -> Journal {
+    let options = Options {
+        most: 100,
+        ..OPTIONS
+    };
+    Journal::open(directory, options).unwrap()
 }
 
 /// So that no file can be made whose number was not used yet.
