@@ -74,12 +74,19 @@ impl Machine {
         let cpus = CpuInfo::current().expect("a Linux machine");
         let memory = Meminfo::current().expect("a Linux machine");
         Machine {
-            cpu: cpus.model_name(0).unwrap_or("unknown").into(),
+            cpu: processor(&cpus),
             cores: cpus.num_cores(),
             memory_mib: memory.mem_total >> 20,
             kernel: first_line("uname", &["-sr"]).unwrap_or_default(),
         }
     }
+}
+
+/// The name, and what tells generations with the same name apart.
+fn processor(cpus: &CpuInfo) -> String {
+    let field = |name| cpus.get_field(0, name).unwrap_or("unknown");
+    let [name, family, model] = ["model name", "cpu family", "model"].map(field);
+    format!("{name}, family {family}, model {model}")
 }
 
 /// What a program says first, if it is there.
