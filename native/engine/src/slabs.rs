@@ -12,11 +12,17 @@
 //!
 //! A slab that empties serves other sizes, and so does a region. New objects go to the slab and
 //! to the region with the lowest index, so that those at the end empty.
+//!
+//! The system gives memory when it is touched, and all of a huge page at once: it clears 2 MB then, and on a virtual
+//! machine its host may have to find them first, which took 4.5 ms on one. So once the last region is begun, the next one is
+//! touched on a thread of its own, and nobody who wants an object waits for it.
 
 use std::alloc::Layout;
 use std::collections::BTreeSet;
+use std::mem;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
 
 use allocator_api2::alloc::{AllocError, Allocator, Global};
 use parking_lot::Mutex;
@@ -93,6 +99,10 @@ struct Pool {
     roomy: BTreeSet<u32>,
     /// Regions all of whose slabs are unused.
     empty: usize,
+    /// Whether the last of these was begun.
+    wants_region: bool,
+    /// Whether another one is on its way.
+    region_coming: bool,
     /// By class, slabs in which an object is free: `SLABS` a region, in the order of the regions.
     partial: [BTreeSet<u32>; CLASSES],
 }
@@ -141,6 +151,8 @@ impl Pool {
             regions: Vec::new(),
             roomy: BTreeSet::new(),
             empty: 0,
+            wants_region: false,
+            region_coming: false,
             partial: [const { BTreeSet::new() }; CLASSES],
         }
     }
@@ -180,10 +192,13 @@ impl Pool {
     fn new_slab(&mut self, class: usize) -> Option<u32> {
         let at = match self.roomy.first() {
             Some(at) => *at,
-            None => self.new_region()?,
+            None => self.add(map()?),
         };
         let region = self.regions[at as usize].as_mut().expect("it has room");
-        self.empty -= usize::from(region.unused == u32::MAX);
+        if region.unused == u32::MAX {
+            self.empty -= 1;
+            self.wants_region = self.empty == 0;
+        }
         let index = region.unused.trailing_zeros();
         region.unused &= !(1 << index);
         if region.unused == 0 {
@@ -199,9 +214,10 @@ impl Pool {
         Some(at)
     }
 
-    fn new_region(&mut self) -> Option<u32> {
+    /// Adds a region that was mapped, and returns its index.
+    fn add(&mut self, start: NonNull<u8>) -> u32 {
         let region = Region {
-            start: map()?,
+            start,
             unused: u32::MAX,
             slabs: [Slab::default(); SLABS],
         };
@@ -217,7 +233,7 @@ impl Pool {
         self.roomy.insert(at as u32);
         self.empty += 1;
         HELD.fetch_add(REGION, Relaxed);
-        Some(at as u32)
+        at as u32
     }
 
     /// # Safety
@@ -226,7 +242,7 @@ impl Pool {
     unsafe fn give(&mut self, object: NonNull<u8>) {
         let offset = object.addr().get() % REGION;
         // SAFETY: regions are aligned to their size and objects lie in them, so this is the start
-        // of the object's region. It begins with its index, which nobody writes after `new_region`.
+        // of the object's region. It begins with its index, which nobody writes after `add`.
         let at = unsafe { object.sub(offset).cast::<u32>().read() };
         let region = self.regions[at as usize].as_mut();
         let region = region.expect("a region with an object in use is not given back");
@@ -269,6 +285,38 @@ impl Pool {
     }
 }
 
+/// An object of a pool, which has the next region ready before it is needed.
+fn take(pool: &'static Mutex<Pool>, class: usize) -> Option<NonNull<u8>> {
+    let (object, wants_region) = {
+        let mut pool = pool.lock();
+        let object = pool.take(class);
+        let wants_region = mem::take(&mut pool.wants_region) && !pool.region_coming;
+        pool.region_coming |= wants_region;
+        (object, wants_region)
+    };
+    if wants_region && thread::Builder::new().spawn(|| add_touched(pool)).is_err() {
+        // Whoever needs it maps it, and waits.
+        pool.lock().region_coming = false;
+    }
+    object
+}
+
+/// Adds a region all of whose memory the system has given.
+fn add_touched(pool: &Mutex<Pool>) {
+    let region = map();
+    if let Some(start) = region {
+        for page in (0..REGION).step_by(PAGE) {
+            // SAFETY: it lies in the region, which is new, so nobody else uses it. Volatile, for it is zero already.
+            unsafe { start.add(page).write_volatile(0) };
+        }
+    }
+    let mut pool = pool.lock();
+    pool.region_coming = false;
+    if let Some(start) = region {
+        pool.add(start);
+    }
+}
+
 /// Whether memory comes from the slabs, from the global allocator, or straight from the system.
 enum Source {
     Slabs,
@@ -302,7 +350,7 @@ unsafe impl Allocator for Slabs {
             Source::Global => return Global.allocate(layout),
             Source::Slabs => {
                 let class = class_of(layout.size());
-                (POOL.lock().take(class), size_of_class(class))
+                (take(&POOL, class), size_of_class(class))
             }
             Source::System => (map_large(layout.size()), layout.size()),
         };
@@ -348,6 +396,41 @@ mod tests {
                 "{bytes}: {size}"
             );
             assert_eq!((size % LINE, class_of(size)), (0, class_of(bytes)));
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn when_a_region_is_begun_the_system_is_asked_for_the_memory_of_the_next() {
+        use std::fs::File;
+        use std::os::unix::fs::FileExt;
+        use std::time::{Duration, Instant};
+
+        /// Of a page in use, in the system's map of them.
+        const PRESENT: u64 = 1 << 63;
+        let pool: &Mutex<Pool> = Box::leak(Box::new(Mutex::new(Pool::new())));
+        let began = Instant::now();
+        let pages = File::open("/proc/self/pagemap").unwrap();
+        let class = class_of(LARGEST);
+        for region in 0..3 {
+            let is_begun = |pool: &Pool| {
+                let region = pool.regions.get(region).and_then(Option::as_ref);
+                region.is_some_and(|region| region.unused != u32::MAX)
+            };
+            while !is_begun(&pool.lock()) {
+                take(pool, class).unwrap();
+            }
+            while pool.lock().regions.len() == region + 1 {
+                assert!(began.elapsed() < Duration::from_secs(60), "nobody makes it");
+                thread::yield_now();
+            }
+            let start = pool.lock().regions[region + 1].as_ref().unwrap().start;
+            for page in 0..REGION / PAGE {
+                let mut entry = [0; 8];
+                let at = (start.addr().get() / PAGE + page) * entry.len();
+                pages.read_exact_at(&mut entry, at as u64).unwrap();
+                assert_ne!(u64::from_ne_bytes(entry) & PRESENT, 0, "page {page}");
+            }
         }
     }
 
