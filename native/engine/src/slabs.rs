@@ -15,7 +15,7 @@
 //!
 //! The system gives memory when it is touched, and all of a huge page at once: it clears 2 MB then, and on a virtual
 //! machine its host may have to find them first, which took 4.5 ms on one. So once the last region is begun, the next one is
-//! touched on a thread of its own, and nobody who wants an object waits for it.
+//! touched on a thread of its own, and who wants an object need not wait for it.
 
 use std::alloc::Layout;
 use std::collections::BTreeSet;
@@ -99,9 +99,7 @@ struct Pool {
     roomy: BTreeSet<u32>,
     /// Regions all of whose slabs are unused.
     empty: usize,
-    /// Whether the last of these was begun.
-    wants_region: bool,
-    /// Whether another one is on its way.
+    /// Whether one more is on its way, or could not be had since the last one came.
     region_coming: bool,
     /// By class, slabs in which an object is free: `SLABS` a region, in the order of the regions.
     partial: [BTreeSet<u32>; CLASSES],
@@ -151,7 +149,6 @@ impl Pool {
             regions: Vec::new(),
             roomy: BTreeSet::new(),
             empty: 0,
-            wants_region: false,
             region_coming: false,
             partial: [const { BTreeSet::new() }; CLASSES],
         }
@@ -195,10 +192,7 @@ impl Pool {
             None => self.add(map()?),
         };
         let region = self.regions[at as usize].as_mut().expect("it has room");
-        if region.unused == u32::MAX {
-            self.empty -= 1;
-            self.wants_region = self.empty == 0;
-        }
+        self.empty -= usize::from(region.unused == u32::MAX);
         let index = region.unused.trailing_zeros();
         region.unused &= !(1 << index);
         if region.unused == 0 {
@@ -232,6 +226,7 @@ impl Pool {
         }
         self.roomy.insert(at as u32);
         self.empty += 1;
+        self.region_coming = false;
         HELD.fetch_add(REGION, Relaxed);
         at as u32
     }
@@ -290,31 +285,26 @@ fn take(pool: &'static Mutex<Pool>, class: usize) -> Option<NonNull<u8>> {
     let (object, wants_region) = {
         let mut pool = pool.lock();
         let object = pool.take(class);
-        let wants_region = mem::take(&mut pool.wants_region) && !pool.region_coming;
-        pool.region_coming |= wants_region;
+        // Where others have unused slabs left they serve first, and one more would only keep them from being used.
+        let is_last = pool.empty == 0 && pool.roomy.len() <= 1;
+        let wants_region = is_last && !mem::replace(&mut pool.region_coming, true);
         (object, wants_region)
     };
-    if wants_region && thread::Builder::new().spawn(|| add_touched(pool)).is_err() {
-        // Whoever needs it maps it, and waits.
-        pool.lock().region_coming = false;
+    if wants_region {
+        // Without a thread whoever needs it maps it, and waits.
+        let _ = thread::Builder::new().spawn(|| add_touched(pool));
     }
     object
 }
 
 /// Adds a region all of whose memory the system has given.
 fn add_touched(pool: &Mutex<Pool>) {
-    let region = map();
-    if let Some(start) = region {
-        for page in (0..REGION).step_by(PAGE) {
-            // SAFETY: it lies in the region, which is new, so nobody else uses it. Volatile, for it is zero already.
-            unsafe { start.add(page).write_volatile(0) };
-        }
+    let Some(start) = map() else { return };
+    for page in (0..REGION).step_by(PAGE) {
+        // SAFETY: it lies in the region, which is new, so nobody else uses it. Volatile, for it is zero already.
+        unsafe { start.add(page).write_volatile(0) };
     }
-    let mut pool = pool.lock();
-    pool.region_coming = false;
-    if let Some(start) = region {
-        pool.add(start);
-    }
+    pool.lock().add(start);
 }
 
 /// Whether memory comes from the slabs, from the global allocator, or straight from the system.
