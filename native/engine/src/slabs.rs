@@ -14,12 +14,11 @@
 //! to the region with the lowest index, so that those at the end empty.
 //!
 //! The system gives memory when it is touched, and all of a huge page at once: it clears 2 MB then, and on a virtual
-//! machine its host may have to find them first, which took 4.5 ms on one. So once the last region is begun, the next one is
-//! touched on a thread of its own, and who wants an object need not wait for it.
+//! machine its host may have to find them first, which took 4.5 ms on one. So once fewer slabs are unused than a region has, one
+//! more is touched on a thread of its own. Who wants an object waits for the system only where all of them are gone before.
 
 use std::alloc::Layout;
 use std::collections::BTreeSet;
-use std::mem;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
@@ -97,9 +96,11 @@ struct Pool {
     regions: Vec<Option<Region>>,
     /// Regions with an unused slab.
     roomy: BTreeSet<u32>,
+    /// Unused slabs, of all regions.
+    unused: usize,
     /// Regions all of whose slabs are unused.
     empty: usize,
-    /// Whether one more is on its way, or could not be had since the last one came.
+    /// Whether a thread is about to add one more.
     region_coming: bool,
     /// By class, slabs in which an object is free: `SLABS` a region, in the order of the regions.
     partial: [BTreeSet<u32>; CLASSES],
@@ -148,6 +149,7 @@ impl Pool {
         Pool {
             regions: Vec::new(),
             roomy: BTreeSet::new(),
+            unused: 0,
             empty: 0,
             region_coming: false,
             partial: [const { BTreeSet::new() }; CLASSES],
@@ -192,6 +194,7 @@ impl Pool {
             None => self.add(map()?),
         };
         let region = self.regions[at as usize].as_mut().expect("it has room");
+        self.unused -= 1;
         self.empty -= usize::from(region.unused == u32::MAX);
         let index = region.unused.trailing_zeros();
         region.unused &= !(1 << index);
@@ -225,10 +228,16 @@ impl Pool {
             self.regions[at] = Some(region);
         }
         self.roomy.insert(at as u32);
+        self.unused += SLABS;
         self.empty += 1;
-        self.region_coming = false;
         HELD.fetch_add(REGION, Relaxed);
         at as u32
+    }
+
+    /// Whether one more region should be ready. Were the whole regions counted instead, each that is added would be begun
+    /// before others that have unused slabs, and the next one wanted at once.
+    fn wants_region(&self) -> bool {
+        self.unused < SLABS
     }
 
     /// # Safety
@@ -262,6 +271,7 @@ impl Pool {
             self.roomy.insert(at);
         }
         region.unused |= 1 << index;
+        self.unused += 1;
         if region.unused == u32::MAX {
             self.empty += 1;
             if self.empty > SPARE {
@@ -273,6 +283,7 @@ impl Pool {
     fn drop_region(&mut self, at: u32) {
         let region = self.regions[at as usize].take().expect("it is there");
         self.roomy.remove(&at);
+        self.unused -= SLABS;
         self.empty -= 1;
         HELD.fetch_sub(REGION, Relaxed);
         // SAFETY: it came from `map`, none of its slabs is in use, and the pool forgot it.
@@ -280,31 +291,49 @@ impl Pool {
     }
 }
 
-/// An object of a pool, which has the next region ready before it is needed.
+/// An object of a pool, which has one more region ready before it is needed.
 fn take(pool: &'static Mutex<Pool>, class: usize) -> Option<NonNull<u8>> {
-    let (object, wants_region) = {
+    let (object, adds_region) = {
         let mut pool = pool.lock();
+        let unused = pool.unused;
         let object = pool.take(class);
-        // Where others have unused slabs left they serve first, and one more would only keep them from being used.
-        let is_last = pool.empty == 0 && pool.roomy.len() <= 1;
-        let wants_region = is_last && !mem::replace(&mut pool.region_coming, true);
-        (object, wants_region)
+        // Asked once a slab, however long no thread can be had.
+        let began_slab = pool.unused != unused;
+        let adds_region = began_slab && pool.wants_region() && !pool.region_coming;
+        pool.region_coming |= adds_region;
+        (object, adds_region)
     };
-    if wants_region {
-        // Without a thread whoever needs it maps it, and waits.
-        let _ = thread::Builder::new().spawn(|| add_touched(pool));
+    if adds_region {
+        let name = "region".to_owned();
+        let thread = thread::Builder::new()
+            .name(name)
+            .spawn(|| add_touched(pool));
+        if thread.is_err() {
+            pool.lock().region_coming = false;
+        }
     }
     object
 }
 
-/// Adds a region all of whose memory the system has given.
+/// Adds a region all of whose memory the system has given, unless enough has come to be unused meanwhile.
 fn add_touched(pool: &Mutex<Pool>) {
-    let Some(start) = map() else { return };
-    for page in (0..REGION).step_by(PAGE) {
-        // SAFETY: it lies in the region, which is new, so nobody else uses it. Volatile, for it is zero already.
-        unsafe { start.add(page).write_volatile(0) };
+    let region = map();
+    if let Some(start) = region {
+        for page in (0..REGION).step_by(PAGE) {
+            // SAFETY: it lies in the region, which is new, so nobody else uses it. Volatile, for it is zero already.
+            unsafe { start.add(page).write_volatile(0) };
+        }
     }
-    pool.lock().add(start);
+    let mut pool = pool.lock();
+    pool.region_coming = false;
+    let Some(start) = region else { return };
+    if pool.wants_region() {
+        pool.add(start);
+    } else {
+        drop(pool);
+        // SAFETY: it came from `map`, and nobody else knows of it.
+        unsafe { unmap(start) };
+    }
 }
 
 /// Whether memory comes from the slabs, from the global allocator, or straight from the system.
@@ -398,7 +427,7 @@ mod tests {
 
         /// Of a page in use, in the system's map of them.
         const PRESENT: u64 = 1 << 63;
-        let pool: &Mutex<Pool> = Box::leak(Box::new(Mutex::new(Pool::new())));
+        static POOL: Mutex<Pool> = Mutex::new(Pool::new());
         let began = Instant::now();
         let pages = File::open("/proc/self/pagemap").unwrap();
         let class = class_of(LARGEST);
@@ -407,14 +436,14 @@ mod tests {
                 let region = pool.regions.get(region).and_then(Option::as_ref);
                 region.is_some_and(|region| region.unused != u32::MAX)
             };
-            while !is_begun(&pool.lock()) {
-                take(pool, class).unwrap();
+            while !is_begun(&POOL.lock()) {
+                take(&POOL, class).unwrap();
             }
-            while pool.lock().regions.len() == region + 1 {
+            while POOL.lock().regions.len() == region + 1 {
                 assert!(began.elapsed() < Duration::from_secs(60), "nobody makes it");
                 thread::yield_now();
             }
-            let start = pool.lock().regions[region + 1].as_ref().unwrap().start;
+            let start = POOL.lock().regions[region + 1].as_ref().unwrap().start;
             for page in 0..REGION / PAGE {
                 let mut entry = [0; 8];
                 let at = (start.addr().get() / PAGE + page) * entry.len();
@@ -422,6 +451,21 @@ mod tests {
                 assert_ne!(u64::from_ne_bytes(entry) & PRESENT, 0, "page {page}");
             }
         }
+    }
+
+    #[test]
+    fn a_region_is_added_only_where_fewer_slabs_are_unused_than_it_has() {
+        static POOL: Mutex<Pool> = Mutex::new(Pool::new());
+        for _ in 0..2 {
+            POOL.lock().region_coming = true;
+            add_touched(&POOL);
+            let pool = POOL.lock();
+            assert_eq!((pool.regions.len(), pool.unused), (1, SLABS));
+            assert!(!pool.region_coming);
+        }
+        POOL.lock().take(0).unwrap();
+        add_touched(&POOL);
+        assert_eq!(POOL.lock().unused, 2 * SLABS - 1);
     }
 
     proptest! {
@@ -462,6 +506,7 @@ mod tests {
             prop_assert!(pool.partial.iter().all(BTreeSet::is_empty));
             prop_assert_eq!(pool.regions.iter().flatten().count(), pool.empty);
             prop_assert!(pool.empty <= SPARE);
+            prop_assert_eq!(pool.unused, pool.empty * SLABS);
             for at in 0..pool.regions.len() {
                 if pool.regions[at].is_some() {
                     pool.drop_region(at as u32);
