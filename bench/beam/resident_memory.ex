@@ -2,8 +2,12 @@ defmodule ReadStates.Bench.ResidentMemory do
   @moduledoc false
   # What the whole process takes of the machine's memory, after a collection of all garbage; nil where there is no /proc.
 
+  # Longer than the library's allocator keeps what is free.
+  @pause_ms 12_000
+
   def bytes do
     Enum.each(Process.list(), &:erlang.garbage_collect/1)
+    Process.sleep(@pause_ms)
 
     with {:ok, status} <- File.read("/proc/self/status"),
          [_line, kibibytes] <- Regex.run(~r/^VmRSS:\s+(\d+) kB$/m, status) do

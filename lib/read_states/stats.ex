@@ -7,8 +7,8 @@ defmodule ReadStates.Stats do
   - `pending_operations` - operations on users who are not resident;
   - `load_queue` - users waiting to be loaded;
   - `memory`, `dirty_memory` - bytes: of everything, and of users with something uncommitted;
-  - `reusable_memory` - bytes that evicted users have left for those to come, of all instances in the VM together, and not
-    part of `memory`;
+  - `reusable_memory` - bytes that evicted users have left for those to come, and up to 4 MB that are kept ready for them, of
+    all instances in the VM together, and not part of `memory`;
   - `journal_size` - bytes of the journal's files, 0 without a journal;
   - `capacity`, `max_memory`, `max_dirty_memory`, `max_journal_size` - the bounds on `states`, `memory`, `dirty_memory`
     and `journal_size`;
