@@ -144,8 +144,8 @@ defmodule ReadStates.Journal do
 
         :ok
 
-      {:error, text} ->
-        {:error, {:journal, {:io, text}}}
+      {:error, {reason, text}} ->
+        {:error, {:journal, {reason, text}}}
     end
   end
 

@@ -171,7 +171,7 @@ defmodule ReadStates.JournalTest do
     File.rename!(journal, aside)
     live_and_die(dir, [ack: [1, 10, 4], commit: []], journal: false)
     File.rename!(aside, journal)
-    assert {:error, {:journal, {:io, text}}} = ReadStates.start_link(opts)
+    assert {:error, {:journal, {:other_store, text}}} = ReadStates.start_link(opts)
     assert text =~ "without this journal"
     # Nothing of it was lost by trying.
     File.rename!(journal, aside)

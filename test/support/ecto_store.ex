@@ -26,6 +26,10 @@ defmodule ReadStates.EctoStore do
     end
   end
 
+  # Several instances have users of their own in it, as several nodes do.
+  @impl true
+  def shared?(_store), do: true
+
   # The repo is the application's, and goes on.
   @impl true
   def close(store), do: :atomics.put(store.closed, 1, 1)

@@ -45,6 +45,7 @@ defmodule ReadStates.Store.Postgres do
   | `:not_built` | the library is not there; the text says how to get it |
   | `:not_loaded` | the library is there and cannot be loaded, for example on another system than the one it was built for |
   | `:unreachable` | nobody answers at the host and port of the URL |
+  | `:read_only` | the server takes no writes: it is a standby, or has `default_transaction_read_only`. Who is loaded from a standby may be older than what was committed |
   | `:access_denied` | wrong user or password, or none where it is asked for, or a user who may not use the tables |
   | `:tls` | a certificate does not fit, or a file of one cannot be read, or the server does not speak TLS |
   | `:missing` | there is no such database or table |

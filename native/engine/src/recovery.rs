@@ -6,7 +6,7 @@
 //! their operations merged, the next. Until the turn of a shard comes, none of its users is loaded, as he would lack what he is to be given;
 //! whoever asks for one waits, and what is written waits with the rest.
 
-use std::io;
+use std::{fmt, io};
 
 use ahash::{AHashMap, AHashSet};
 use read_states_journal::{Damage, Reader};
@@ -46,6 +46,45 @@ pub struct Recovered {
     /// Up to which version the store had confirmed commits, if it is below that now: an older copy of it was brought
     /// back, or it has lost them, perhaps all. 0 if not. A store that does not know how far it is seems to be empty.
     pub lost_by_store: Version,
+}
+
+/// Why what the journal has cannot be carried out again. It stays as it is.
+#[derive(Debug)]
+pub enum RecoverError {
+    /// Others have written to the store since, who may have changed what the journal has, or it is not its store.
+    OtherStore,
+    /// The operating system refused something.
+    Io(io::Error),
+}
+
+impl RecoverError {
+    /// Its name for programs.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            RecoverError::OtherStore => "other_store",
+            RecoverError::Io(_) => "io",
+        }
+    }
+}
+
+impl fmt::Display for RecoverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RecoverError::OtherStore => write!(
+                f,
+                "the store was written to without this journal since, or it is the journal of another store"
+            ),
+            RecoverError::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for RecoverError {}
+
+impl From<io::Error> for RecoverError {
+    fn from(error: io::Error) -> Self {
+        RecoverError::Io(error)
+    }
 }
 
 /// How far the recovery is.
@@ -91,7 +130,7 @@ struct Portion {
 impl Engine {
     /// Reads what the journal has of an earlier life. [`Engine::recover_more`] carries it out, while everything else goes
     /// on. To be called once, before all else.
-    pub fn recover(&self, now: Now) -> io::Result<Recovered> {
+    pub fn recover(&self, now: Now) -> Result<Recovered, RecoverError> {
         let Some(journaling) = &self.shared().journaling else {
             return Ok(Recovered::default());
         };
@@ -106,8 +145,7 @@ impl Engine {
         // Where a header is damaged, which is reported, the mark was in it perhaps.
         let is_mark_lost = reader.damage().iter().any(Damage::is_of_header);
         if known.highest > 0 && journaling.floor > mark && !journaling.shared && !is_mark_lost {
-            let why = "the store was written to without this journal since, or it is the journal of another store";
-            return Err(io::Error::other(why));
+            return Err(RecoverError::OtherStore);
         }
         let stored = journaling.journal.highest_stored();
         let is_older = journaling.floor < stored;

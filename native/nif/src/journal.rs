@@ -71,7 +71,7 @@ fn journal_drop(env: Env<'_>, journal: ResourceArc<JournalResource>) -> Term<'_>
 }
 
 /// `{:ok, {operations, operations of batches that were cut, operations of batches that are damaged, damage, lost by the
-/// store}}` or `{:error, text}`; of damage the file, the place in it, and the bytes. See [`Recovered`].
+/// store}}` or `{:error, {reason, text}}`; of damage the file, the place in it, and the bytes. See [`Recovered`].
 #[rustler::nif(schedule = "DirtyIo")]
 fn recover(env: Env<'_>, engine: Engine) -> Term<'_> {
     let recovered = engine.engine.recover(now());
@@ -92,7 +92,11 @@ fn recover(env: Env<'_>, engine: Engine) -> Term<'_> {
         } = recovered;
         (operations, cut, broken, damage, lost_by_store)
     });
-    recovered.map_err(|error| error.to_string()).encode(env)
+    let recovered = recovered.map_err(|error| {
+        let reason = Atom::from_str(env, error.reason()).expect("short and of ASCII");
+        (reason, error.to_string())
+    });
+    recovered.encode(env)
 }
 
 /// `{:ok, what remains to be recovered}` or `{:error, text}`: `:done`, `:portion` or `:waits`, see [`Recovery`].

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::future::Future;
+use std::io::ErrorKind;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
@@ -102,8 +103,8 @@ impl Server {
                 Ok(answer)
             }
             Ok((client, Err(error))) => {
-                // Otherwise something is wrong with the connection.
-                if error.as_db_error().is_some() {
+                // Otherwise something is wrong with the connection, or it is to a server that takes no writes any more.
+                if error.as_db_error().is_some() && !is_read_only(&error) {
                     client.give_back();
                 }
                 let again = is_transient(&error);
@@ -133,10 +134,21 @@ fn is_transient(error: &tokio_postgres::Error) -> bool {
             &SqlState::TOO_MANY_CONNECTIONS,
             &SqlState::T_R_DEADLOCK_DETECTED,
             &SqlState::T_R_SERIALIZATION_FAILURE,
+            &SqlState::READ_ONLY_SQL_TRANSACTION,
         ]
         .contains(&code),
         None => error.is_closed() || io_error(error).is_some(),
     }
+}
+
+/// Whether the server takes no writes: it says so of a statement, or the driver has asked it when it connected, and has
+/// no other name for it than one that the operating system has for something else.
+fn is_read_only(error: &tokio_postgres::Error) -> bool {
+    let denied = |error: &std::io::Error| {
+        error.kind() == ErrorKind::PermissionDenied && error.raw_os_error().is_none()
+    };
+    error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+        || io_error(error).is_some_and(denied)
 }
 
 /// Why the pool gives no connection, and whether another try may help.
@@ -170,6 +182,10 @@ fn refused(error: &tokio_postgres::Error, options: &Options) -> Error {
             Error::new(Reason::Server, format_args!("url: {place}: {text}"))
         };
     }
+    if is_read_only(error) {
+        let text = format!("url: {place} takes no writes: it is a standby, or was told so");
+        return Error::new(Reason::ReadOnly, text);
+    }
     if let Some(error) = tls::refused(error, &format!("{place}: ")) {
         return error;
     }
@@ -197,6 +213,7 @@ fn refused(error: &tokio_postgres::Error, options: &Options) -> Error {
 pub fn failed(error: &tokio_postgres::Error) -> Error {
     let reason = match error.code() {
         Some(code) if *code == SqlState::QUERY_CANCELED => Reason::Timeout,
+        Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Reason::ReadOnly,
         Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => Reason::AccessDenied,
         Some(code) if *code == SqlState::UNDEFINED_TABLE => Reason::Missing,
         Some(code) if *code == SqlState::UNDEFINED_COLUMN => Reason::NotOurs,

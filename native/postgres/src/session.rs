@@ -3,7 +3,7 @@
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use read_states_remote::{Error, Reason};
 use tokio::time::timeout;
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -21,6 +21,8 @@ pub fn pool(options: &Options) -> Result<Pool, Error> {
         .connect_timeout(options.timeout())
         // A server that is gone without a word is noticed, also in the middle of a statement.
         .tcp_user_timeout(options.timeout())
+        // A standby lacks what was committed last: who is loaded from it is changed from there, and the rest is lost.
+        .target_session_attrs(TargetSessionAttrs::ReadWrite)
         .ssl_mode(SslMode::Disable);
     if let Some(password) = &options.password {
         config.password(password);

@@ -15,6 +15,8 @@ pub enum Reason {
     Timeout,
     /// Nobody answers at any of the addresses.
     Unreachable,
+    /// The server takes no writes, as a standby.
+    ReadOnly,
     /// The server does not take the user or the password.
     AccessDenied,
     /// A certificate does not fit, or a file of one cannot be read.
@@ -47,6 +49,7 @@ impl Reason {
             Reason::Busy => "busy",
             Reason::Timeout => "timeout",
             Reason::Unreachable => "unreachable",
+            Reason::ReadOnly => "read_only",
             Reason::AccessDenied => "access_denied",
             Reason::Tls => "tls",
             Reason::Missing => "missing",

@@ -3,6 +3,7 @@
 use read_states_engine::batch::BatchError;
 use read_states_header::Misfit;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// An error of a store. [`StoreError::reason`] is its name for programs,
 /// `Display` the sentence for people.
@@ -26,6 +27,8 @@ pub enum StoreError {
     Damaged(PathBuf, String),
     /// The operating system refused a read or a write.
     Io(PathBuf, std::io::Error),
+    /// Another commit has not ended for so long.
+    Timeout(Duration),
 }
 
 impl StoreError {
@@ -45,6 +48,7 @@ impl StoreError {
             StoreError::Header(_, Misfit::Damaged(_)) => "damaged_header",
             StoreError::Damaged(..) => "damaged",
             StoreError::Io(..) => "io",
+            StoreError::Timeout(_) => "timeout",
         }
     }
 
@@ -118,6 +122,10 @@ impl std::fmt::Display for StoreError {
                 write!(f, "{}: damaged: {why}", path.display())
             }
             StoreError::Io(path, error) => write!(f, "{}: {error}", path.display()),
+            StoreError::Timeout(waited) => {
+                let why = "has not ended: perhaps it merges the files of earlier ones";
+                write!(f, "the commit before this one {why}; waited for {waited:?}")
+            }
         }
     }
 }

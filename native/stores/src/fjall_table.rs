@@ -49,9 +49,6 @@ const UNFILED: usize = 2;
 const UNMERGED: usize = 20;
 /// Until a write looks again.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How long a write waits for the one before it: less than an instance waits for a commit, so that those who wait do not take all
-/// threads that the loads need too.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A key space of fjall.
 pub struct FjallTable {
@@ -145,13 +142,6 @@ impl FjallTable {
             let damaged = || fjall_files::damaged_table(&self.path);
             self.damaged.get_or_init(damaged).clone()
         })
-    }
-
-    /// Another write has been waiting for long.
-    fn behind(&self) -> StoreError {
-        let why = "the files of earlier writes are still being merged";
-        let error = std::io::Error::new(std::io::ErrorKind::TimedOut, why);
-        StoreError::Io(self.path.clone(), error)
     }
 
     fn unknown(&self, what: &[u8]) -> StoreError {
@@ -346,8 +336,7 @@ impl Table for FjallTable {
 
     fn write(&self, changes: Changes, durable: bool) -> Result<(), StoreError> {
         self.contained(|| {
-            let writes = self.writes.try_lock_for(PATIENCE);
-            let mut writes = writes.ok_or_else(|| self.behind())?;
+            let mut writes = self.writes.lock();
             let ready = self.open.read().as_ref().map(Open::catch_up);
             if let Some(Err(error)) = ready
                 && !matches!(error, fjall::Error::Poisoned)

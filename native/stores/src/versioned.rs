@@ -33,6 +33,7 @@ use read_states_engine::batch::{Batch, BatchBuilder, Entry, Row, Version};
 use read_states_engine::id::Id;
 use std::cmp::Reverse;
 use std::ops::{Bound, ControlFlow};
+use std::time::Duration;
 
 /// How far below the highest version a delete must be to be forgotten: ten
 /// minutes, in microseconds. Commits wait for each other here and nowhere else, and
@@ -51,10 +52,15 @@ const PIECE: usize = 20_000;
 /// Deletes looked at by one commit that brings deletes, beyond twice what it brings.
 const FORGOTTEN: usize = 1_000;
 
+/// How long a commit waits for the one before it: less than an instance waits for a commit, so that those who wait do
+/// not take all threads that the loads need too.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A table under the version rule.
 #[derive(Debug)]
 pub struct Versioned<T> {
     table: T,
+    patience: Duration,
     /// Held from the check of a version to the write.
     highest: Mutex<Highest>,
 }
@@ -78,6 +84,7 @@ impl<T: Table> Versioned<T> {
         };
         Ok(Versioned {
             table,
+            patience: PATIENCE,
             highest: Mutex::new(highest),
         })
     }
@@ -111,7 +118,8 @@ impl<T: Table> Versioned<T> {
         let deletes = deletes.count();
         let entries = newest_of_each_place(entries);
 
-        let mut highest = self.highest.lock();
+        let highest = self.highest.try_lock_for(self.patience);
+        let mut highest = highest.ok_or(StoreError::Timeout(self.patience))?;
         highest.overall = highest.overall.max(version);
         if deletes > 0
             && let Some(horizon) = highest.overall.checked_sub(REMEMBERED)
@@ -570,6 +578,52 @@ mod tests {
         let user = 9_002;
         let sizes = [3 * user + 1, 3 * user + 1, 3 * user + 1, user + 1];
         assert_eq!(*store.table.largest.lock(), sizes);
+    }
+
+    /// A table whose writes wait as long as somebody else has the lock.
+    #[derive(Default)]
+    struct Held {
+        table: MemoryTable,
+        held: Mutex<()>,
+    }
+
+    impl Table for Held {
+        fn get(&self, key: Key) -> Result<Option<Record>, StoreError> {
+            self.table.get(key)
+        }
+
+        fn visit(
+            &self,
+            ranges: &mut dyn Iterator<Item = KeyRange>,
+            each: &mut dyn FnMut(Key, Record) -> ControlFlow<()>,
+        ) -> Result<(), StoreError> {
+            self.table.visit(ranges, each)
+        }
+
+        fn write(&self, changes: Changes, durable: bool) -> Result<(), StoreError> {
+            let _held = self.held.lock();
+            self.table.write(changes, durable)
+        }
+    }
+
+    #[test]
+    fn a_commit_waits_for_another_one_for_a_while_and_a_load_for_none() {
+        let mut store = Versioned::new(Held::default()).unwrap();
+        store.patience = Duration::from_millis(50);
+        let held = store.table.held.lock();
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| store.commit(&batch(&[row(1, 1, 1)]), 1));
+            while !store.highest.is_locked() {
+                std::thread::yield_now();
+            }
+            let late = store.commit(&batch(&[row(2, 1, 2)]), 1).unwrap_err();
+            assert_eq!(late.reason(), "timeout");
+            assert_eq!(scan(&store), []);
+            drop(held);
+            first.join().unwrap().unwrap();
+        });
+        commit(&store, &[row(2, 1, 2)]);
+        assert_eq!(scan(&store), [row(1, 1, 1), row(2, 1, 2)]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ defmodule ReadStates.EctoStoreTest do
   import ReadStates.Eventually
   import ReadStates.PostgresCase, only: [locked: 2, sql!: 1, url: 0]
 
-  alias ReadStates.{EctoStore, PsqlRepo}
+  alias ReadStates.{EctoStore, OtherVM, PsqlRepo}
   alias ReadStates.Store.Postgres
 
   @moduletag :postgres
@@ -69,5 +69,27 @@ defmodule ReadStates.EctoStoreTest do
       end)
 
     assert Task.await(waiting, 60_000) == :ok
+  end
+
+  @tag :tmp_dir
+  test "one of several instances that was killed goes on, whatever the others have committed since",
+       %{tmp_dir: dir} do
+    store = {EctoStore, repo: PsqlRepo}
+    killed = [name: __MODULE__.Killed, store: store, journal: [path: Path.join(dir, "journal")]]
+
+    OtherVM.run_and_kill("""
+    {:ok, _} = Application.ensure_all_started(:read_states)
+    {:ok, _} = ReadStates.PsqlRepo.start_link(#{inspect({url(), @schema})})
+    {:ok, _} = ReadStates.start_link(#{inspect(killed)})
+    :ok = ReadStates.ack(#{inspect(killed[:name])}, 1, 10, 5)
+    """)
+
+    other = __MODULE__.Other
+    start_supervised!({ReadStates, name: other, store: store, journal: false})
+    :ok = ReadStates.ack(other, 2, 10, 6)
+    :ok = ReadStates.commit(other)
+
+    start_supervised!({ReadStates, killed})
+    assert {:ok, %{last_message_id: 5}} = ReadStates.get(killed[:name], 1, 10)
   end
 end

@@ -414,7 +414,7 @@ fn what_others_have_written_since_keeps_the_journal_from_being_taken_up_unless_t
     };
     let engine = open_with(&directory, config);
     let error = engine.recover(now).unwrap_err();
-    assert!(error.to_string().contains("without this journal"));
+    assert_eq!(error.reason(), "other_store");
     drop(engine);
 
     let shared = Config {

@@ -3,14 +3,17 @@ defmodule ReadStates.Store.Postgres.OutageTest do
   use ReadStates.PostgresCase, async: false
 
   import ReadStates.Eventually
+  import ReadStates.PostgresCase, only: [sql!: 1]
 
-  alias ReadStates.{Model, OtherVM, Services, StoreContents}
+  alias ReadStates.{Batch, Model, OtherVM, Services, StoreContents, StoreContract}
   alias ReadStates.Store.Postgres
 
   @moduletag :postgres
   @moduletag :capture_log
   @moduletag :tmp_dir
   @moduletag timeout: 300_000
+
+  @context %{name: __MODULE__, counters: [:mention_count]}
 
   # Each process writes its users and keeps a model of them. Writes do not notice that the server is away; reads of
   # who is not in memory may time out, and are tried again.
@@ -96,6 +99,37 @@ defmodule ReadStates.Store.Postgres.OutageTest do
     eventually(fn -> ReadStates.commit(name) == :ok end)
     entries = StoreContents.entries({Postgres, opts})
     assert Model.of_entries(entries, [:mention_count]).users == expected
+  end
+
+  test "a server that takes no writes, as a standby, is none to commit to or to load from", %{
+    opts: opts
+  } do
+    {:ok, store, _floor} = Postgres.open(opts, @context)
+    row = &Batch.new([StoreContract.row(1, 1, &1)], 1)
+    :ok = Postgres.commit(store, row.(1))
+
+    on_exit(&take_writes/0)
+    sql!("ALTER SYSTEM SET default_transaction_read_only = on")
+    sql!("SELECT pg_reload_conf()")
+    eventually(fn -> sql!("SHOW transaction_read_only") == "on" end)
+
+    # On a connection from before, which is closed then, and on new ones.
+    assert {:error, {:read_only, text}} = Postgres.commit(store, row.(2))
+    assert text =~ "takes no writes"
+    assert {:error, {:read_only, ^text}} = Postgres.load(store, [1], nil)
+    assert {:error, {:read_only, ^text}} = Postgres.open(opts, @context)
+
+    take_writes()
+    :ok = Postgres.commit(store, row.(3))
+    {:ok, page, nil} = Postgres.load(store, [1], nil)
+    assert [%{version: 3}] = Enum.to_list(page)
+    :ok = Postgres.close(store)
+  end
+
+  defp take_writes do
+    sql!("ALTER SYSTEM RESET default_transaction_read_only")
+    sql!("SELECT pg_reload_conf()")
+    eventually(fn -> sql!("SHOW transaction_read_only") == "off" end)
   end
 
   test "what was acknowledged is there after the VM and the server were killed", %{
