@@ -33,8 +33,10 @@ defmodule ReadStates do
   | `{:error, :overloaded}` | writes | the memory for uncommitted changes, or the journal, is full; nothing was accepted |
   | `{:error, :disk_full}` | writes | there is no room on the disk for the journal; nothing was accepted |
   | `{:error, :journal_failed}` | writes | the journal's files could not be made, and nothing was accepted, or not be synced (with `sync_every: 0`); the log says why |
+  | `{:error, :journal_failed}` | `commit/1` | what the journal has of an earlier life could not be read again, and will be tried again; the log says why |
   | `{:error, :overloaded}` | reads, `load/2` | too many users are waiting to be loaded |
   | `{:error, :closed}` | writes, `commit/1` | the instance is shutting down |
+  | `{:error, :closed}` | reads, `load/2` | the instance stopped while the load was under way |
   | `{:error, :timeout}` | reads, `load/2` | the load took longer than `:load_timeout` |
   | `{:error, :store_unavailable}` | reads, `load/2`, `commit/1` | the store has failed; the log says how |
   """
@@ -69,7 +71,7 @@ defmodule ReadStates do
   @type write_error :: :overloaded | :closed | :disk_full | :journal_failed
 
   @typedoc "Why a read has no answer."
-  @type read_error :: :timeout | :store_unavailable | :overloaded
+  @type read_error :: :timeout | :store_unavailable | :overloaded | :closed
 
   @typedoc "An option of `start_link/1`."
   @type option ::
@@ -537,7 +539,7 @@ defmodule ReadStates do
       iex> ReadStates.commit(MyApp.ReadStates)
       :ok
   """
-  @spec commit(name()) :: :ok | {:error, :store_unavailable | :closed}
+  @spec commit(name()) :: :ok | {:error, :store_unavailable | :journal_failed | :closed}
   def commit(name), do: Flush.run(Instance.fetch!(name), :infinity)
 
   @doc """

@@ -84,7 +84,10 @@ defmodule ReadStates.Committer do
        else: {:noreply, state}
   end
 
-  def handle_info(:load_failed, state), do: {:noreply, answer_failed(state)}
+  def handle_info(:load_failed, state), do: {:noreply, answer_failed(state, :store_unavailable)}
+
+  # What of an earlier life cannot be read is not committed until it can.
+  def handle_info(:recovery_failed, state), do: {:noreply, answer_failed(state, :journal_failed)}
 
   def handle_info(message, state) do
     case StoreCalls.handle(message, state.calls) do
@@ -162,7 +165,11 @@ defmodule ReadStates.Committer do
 
       {:error, reason} ->
         Native.commit_failed(commit)
-        state |> log_failure(entries, reason) |> Map.put(:most_entries, 1) |> answer_failed()
+
+        state
+        |> log_failure(entries, reason)
+        |> Map.put(:most_entries, 1)
+        |> answer_failed(:store_unavailable)
     end
   end
 
@@ -194,9 +201,9 @@ defmodule ReadStates.Committer do
   end
 
   # What failed stays dirty and is tried again, but who asked need not wait for that.
-  defp answer_failed(state) do
+  defp answer_failed(state, reason) do
     for {from, _flush} <- :queue.to_list(state.flushes) do
-      GenServer.reply(from, {:error, :store_unavailable})
+      GenServer.reply(from, {:error, reason})
     end
 
     %{state | flushes: :queue.new()}

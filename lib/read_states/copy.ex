@@ -76,6 +76,7 @@ defmodule ReadStates.Copy do
   def copy(from, to, opts \\ []) do
     Argument.options!(opts, [:counters, :merge, :resume, :on_progress])
     merge = merge!(opts)
+    progress!(opts)
     counters = Keyword.get(opts, :counters, [:mention_count])
     from = options!(:from, from, counters)
     to = options!(:to, to, counters)
@@ -202,11 +203,18 @@ defmodule ReadStates.Copy do
     {:copy, reason, text} -> {:error, {reason, text}}
   end
 
-  defp progress(opts), do: Keyword.get(opts, :on_progress, fn _done, _all -> :ok end)
+  defp progress!(opts) do
+    progress = Keyword.get(opts, :on_progress, fn _done, _all -> :ok end)
+
+    unless is_function(progress, 2),
+      do: Argument.invalid!(:on_progress, progress, "a function of two arguments")
+
+    progress
+  end
 
   # The target must have every row, as it is or newer, and no others, unless it gets those of other stores too.
   defp merge(source, target, checkpoint, opts) do
-    {before, progress} = copy_all(source, target, checkpoint, 2, progress(opts))
+    {before, progress} = copy_all(source, target, checkpoint, 2, progress!(opts))
 
     found =
       source
@@ -226,7 +234,7 @@ defmodule ReadStates.Copy do
 
   # The two must have the same rows.
   defp equal(source, target, checkpoint, opts) do
-    {_before, progress} = copy_all(source, target, checkpoint, 3, progress(opts))
+    {_before, progress} = copy_all(source, target, checkpoint, 3, progress!(opts))
 
     # As it is after the copy: whatever was written to it behind a page that was copied is missing.
     original = digest(source, &progress.(1, &1))

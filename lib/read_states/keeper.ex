@@ -33,11 +33,17 @@ defmodule ReadStates.Keeper do
       with {:error, {:uncommitted, users}} <- Instance.close(instance) do
         Logger.error(
           "#{inspect(instance.name)} has stopped with uncommitted read states of #{users} users. " <>
-            "They are kept in memory until it is started again in this VM, and lost with the VM."
+            kept(instance.options.journal)
         )
       end
     end
   end
+
+  defp kept(nil),
+    do: "They are kept in memory until it is started again in this VM, and lost with the VM."
+
+  defp kept(%{path: path}),
+    do: "They are in its journal in #{path}, and it commits them when it is started again."
 
   # As a supervisor stops. One that is stopped in another way is restarted.
   def orderly?(:shutdown), do: true

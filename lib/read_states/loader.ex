@@ -13,7 +13,7 @@ defmodule ReadStates.Loader do
   alias ReadStates.{Batch, Instance, Native, Restart, StoreCalls, Suspects, Telemetry}
 
   @most_users 256
-  # Unless the store says `loads_at_once/0`. One of them at most for users nobody waits for, whose operations are to be committed:
+  # Unless the store says `c:ReadStates.Store.loads_at_once/0`. One of them at most for users nobody waits for, whose operations are to be committed:
   # those somebody waits for find room beside it.
   @most_calls 2
   # A call to the store takes as long as it needs: readers who wait have deadlines of their own.
@@ -37,7 +37,7 @@ defmodule ReadStates.Loader do
 
     case deadline - now() do
       timeout when timeout > 0 ->
-        call(loader, {:await, instance.engine, users, deadline}, timeout)
+        call(instance, loader, {:await, instance.engine, users, deadline}, timeout)
 
       _late ->
         {:error, :timeout}
@@ -45,17 +45,23 @@ defmodule ReadStates.Loader do
   end
 
   # `:retry` if the loader died or was not there: the engine has the users in its queue still. Or if it is of
-  # an instance that was started since, which knows nothing of this engine.
-  defp call(loader, request, timeout) do
-    with :retry <- GenServer.call(loader, request, timeout), do: retry()
+  # an instance that was started since, which knows nothing of this engine: then this one is gone.
+  defp call(instance, loader, request, timeout) do
+    with :retry <- GenServer.call(loader, request, timeout), do: retry(instance)
   catch
     :exit, {:timeout, _call} -> {:error, :timeout}
-    :exit, _reason -> retry()
+    :exit, _reason -> retry(instance)
   end
 
-  defp retry do
-    Process.sleep(1)
-    :retry
+  defp retry(%{name: name, engine: engine}) do
+    case Instance.find(name) do
+      %{engine: ^engine} ->
+        Process.sleep(1)
+        :retry
+
+      _stopped ->
+        {:error, :closed}
+    end
   end
 
   def now, do: System.monotonic_time(:millisecond)
@@ -195,8 +201,8 @@ defmodule ReadStates.Loader do
   defp read(instance, load, users) do
     {module, store} = Instance.store(instance)
 
-    if function_exported?(module, :load_into, 2) do
-      module.load_into(store, load)
+    if function_exported?(module, :__load_into__, 2) do
+      module.__load_into__(store, load)
     else
       read_pages(module, store, load, users, nil, 0)
     end

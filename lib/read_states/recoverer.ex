@@ -51,6 +51,9 @@ defmodule ReadStates.Recoverer do
         unless state.failing,
           do: Logger.error("#{inspect(name)} cannot read its journal again: #{text}")
 
+        for partition <- 0..(Instance.partitions() - 1),
+            do: Instance.tell(Instance.committer(name, partition), :recovery_failed)
+
         later(%{state | failing: true}, @pause)
     end
   end

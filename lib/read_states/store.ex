@@ -114,7 +114,14 @@ defmodule ReadStates.Store do
   """
   @callback shared?(t) :: boolean
 
-  @optional_callbacks shared?: 1
+  @doc """
+  How many calls of `c:load/3` may be under way at the same time, for each of the two halves of the users: 2 without it.
+
+  A store on a network that is far away may say more. Beside these there is one call at a time for users whose load has failed.
+  """
+  @callback loads_at_once() :: pos_integer
+
+  @optional_callbacks shared?: 1, loads_at_once: 0
 
   @doc """
   Lets go of everything the store holds. Calls that come later return errors, and the data can be opened again.

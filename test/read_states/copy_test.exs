@@ -236,6 +236,10 @@ defmodule ReadStates.CopyTest do
     assert_raise ArgumentError, ~r/^to: store must/, fn -> Copy.copy(from, {Nothing, []}) end
     assert_raise ArgumentError, ~r/resume must/, fn -> Copy.copy(from, to, resume: 1) end
     assert_raise ArgumentError, ~r/:foo/, fn -> Copy.copy(from, to, foo: 1) end
+
+    assert_raise ArgumentError, ~r/on_progress must/, fn ->
+      Copy.copy(from, to, on_progress: fn _done -> :ok end)
+    end
   end
 
   test "a journal with something in it is not left behind", %{from: {_, from} = source, to: to} do

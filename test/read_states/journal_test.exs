@@ -1,6 +1,8 @@
 defmodule ReadStates.JournalTest do
   use ReadStates.InstanceCase, async: true
 
+  import ExUnit.CaptureLog
+
   alias ReadStates.{Call, FullDisk, Instance, Native, OtherVM}
 
   @moduletag :tmp_dir
@@ -137,6 +139,39 @@ defmodule ReadStates.JournalTest do
       assert stored(name) == model.users
       if kills, do: assert(Task.await(kills, :infinity) > 3)
     end
+  end
+
+  test "a commit does not wait for what of the journal cannot be read again, and has it when it can",
+       %{name: name, tmp_dir: dir} do
+    local = {Local, path: dir}
+    users = Enum.to_list(1..90_000)
+
+    OtherVM.run_and_kill("""
+    {:ok, _} = ReadStates.start_link(name: :other, store: #{inspect(local)})
+    :ok = ReadStates.increment(:other, Enum.to_list(1..90_000), 1, 10)
+    """)
+
+    left = segments(dir)
+    faults = start_supervised!({FaultyStore, self()})
+    :ok = FaultyStore.set(faults, :load, :hang)
+    store = {FaultyStore, faults: faults, store: local, record: false}
+    journal = [path: Path.join(dir, "journal")]
+
+    log =
+      capture_log(fn ->
+        start!(name, store: store, journal: journal, memory: 16_000_000, dirty_memory: 4_000_000)
+        assert eventually(fn -> ReadStates.stats(name).pending_operations > 0 end)
+        # Those with nothing in them are gone.
+        old = Enum.filter(left, &File.exists?/1)
+        for segment <- old, do: File.rename!(segment, segment <> ".away")
+        :ok = FaultyStore.set(faults, :load, nil)
+        assert ReadStates.commit(name) == {:error, :journal_failed}
+        for segment <- old, do: File.rename!(segment <> ".away", segment)
+        assert eventually(fn -> ReadStates.commit(name) == :ok end)
+      end)
+
+    assert log =~ "cannot read its journal again"
+    assert map_size(stored(name)) == length(users)
   end
 
   test "a journal can be begun for a store that has something", %{name: name, tmp_dir: dir} do

@@ -247,7 +247,7 @@ defmodule ReadStates.LoadingTest do
     for partition <- 0..1 do
       await = &Loader.await(&1, partition, [1], Loader.now() + 60_000)
       assert await.(Instance.fetch!(name)) == :ok
-      assert await.(before) == :retry
+      assert await.(before) == {:error, :closed}
     end
   end
 

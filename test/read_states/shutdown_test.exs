@@ -84,6 +84,19 @@ defmodule ReadStates.ShutdownTest do
     assert [[%{user: 1, last_message_id: 100}]] = FaultyStore.calls(faults, :commit)
   end
 
+  test "who waits for a load when it stops is told so, and does not wait for :load_timeout", %{
+    name: name
+  } do
+    faults = start_faults!()
+    start_temporary!(name, store: faulty(faults), load_timeout: 600_000)
+    FaultyStore.set(faults, :load, :hang)
+    reads = [&ReadStates.get(&1, 1, 10), &ReadStates.list(&1, 2), &ReadStates.load(&1, [3, 4])]
+    reads = for read <- reads, do: Task.async(fn -> read.(name) end)
+    eventually(fn -> FaultyStore.hanging(faults, :load) > 0 end)
+    :ok = Supervisor.stop(name)
+    for read <- reads, do: assert(Task.await(read) == {:error, :closed})
+  end
+
   test "writers at the time of the stop lose nothing that was accepted", context do
     %{name: name, tmp_dir: tmp_dir} = context
     opts = [store: local(tmp_dir)]
@@ -210,6 +223,7 @@ defmodule ReadStates.ShutdownTest do
 
         log = capture_log(fn -> stop!(name) end)
         assert log =~ inspect(name) <> " has stopped with uncommitted read states of 100 users"
+        assert log =~ "lost with the VM"
         assert log =~ inspect(name) <> " could not commit everything"
         assert_raise ArgumentError, fn -> ReadStates.stats(name) end
         assert length(FaultyStore.calls(faults, :close)) == 1
@@ -228,6 +242,24 @@ defmodule ReadStates.ShutdownTest do
         assert Map.delete(stored(name), 500) == @content
         refute capture_log(fn -> stop!(name) end) =~ inspect(name)
       end
+    end
+
+    test "says that they are in the journal, where there is one", context do
+      %{name: name, tmp_dir: tmp_dir} = context
+      faults = start_faults!()
+      journal = Path.join(tmp_dir, "journal")
+      opts = [store: faulty(faults), journal: [path: journal], drain_timeout: 50]
+      start!(name, opts)
+      FaultyStore.set(faults, :commit, {:return, {:error, :away}})
+      :ok = ReadStates.ack(name, 1, 10, 100)
+      log = capture_log(fn -> stop!(name) end)
+
+      assert log =~
+               "has stopped with uncommitted read states of 1 users. They are in its journal in"
+
+      refute log =~ "lost with the VM"
+      start!(name, opts)
+      clean(name, opts)
     end
 
     test "does not mix with an instance that is started with other options", %{name: name} do

@@ -110,7 +110,7 @@ defmodule ReadStates.Store.Cassandra do
   def close(store), do: Remote.close(Native, store)
 
   # A load is many small requests, each of which takes its time, and holds no thread meanwhile.
-  @doc false
+  @impl true
   def loads_at_once, do: 4
 
   @doc false

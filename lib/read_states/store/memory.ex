@@ -52,7 +52,7 @@ defmodule ReadStates.Store.Memory do
   defdelegate load(store, users, cursor), to: Handle
 
   @doc false
-  defdelegate load_into(store, load), to: Handle
+  defdelegate __load_into__(store, load), to: Handle
 
   @impl true
   defdelegate commit(store, batch), to: Handle

@@ -32,7 +32,7 @@ use std::io;
 
 use crossbeam_epoch::Guard;
 use read_states_journal::{Journal, Refusal, Reservation};
-use read_states_sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use read_states_sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use read_states_sync::{Mutex, fail_point, pin};
 
 use crate::batch::{Entry, Version};
@@ -52,6 +52,9 @@ use crate::shard::WriteError;
 pub(crate) struct Journaling {
     pub journal: Journal,
     batches: Gate,
+    /// Commits that wait for the disk before the store is given them, and how many may.
+    write_aheads: AtomicUsize,
+    most_write_aheads: usize,
     /// The number of the next batch.
     pub next_batch: AtomicU64,
     upkeep: Mutex<Upkeep>,
@@ -100,6 +103,8 @@ impl Journaling {
         Journaling {
             journal,
             batches: Gate::default(),
+            write_aheads: AtomicUsize::new(0),
+            most_write_aheads: config.partitions,
             next_batch: AtomicU64::new(1),
             upkeep: Mutex::default(),
             floor: config.floor,
@@ -151,9 +156,18 @@ impl Journaling {
     }
 
     /// A commit with versions up to this one, and with these deletes, may be given to the store when this returns:
-    /// the journal has all of it, on the disk.
+    /// the journal has all of it, on the disk. Refused while as many commits wait as there are partitions: where a disk hangs, each
+    /// keeps a thread of who called it, though it was given up long ago.
     pub fn before_commit(&self, highest: Version, deletes: &[Entry]) -> io::Result<()> {
         fail_point!();
+        let waiting = self.write_aheads.fetch_add(1, Relaxed);
+        scopeguard::defer! {
+            self.write_aheads.fetch_sub(1, Relaxed);
+        }
+        if waiting >= self.most_write_aheads {
+            let why = "earlier commits still wait for the journal's disk";
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
+        }
         self.journal.mark(highest);
         self.await_batches();
         for delete in deletes {
@@ -340,5 +354,48 @@ impl Ledger {
             journaling.write(version, user, operation, batch, guard)?;
         }
         Ok(version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use read_states_journal::Options;
+    use read_states_sync::thread;
+
+    use super::*;
+    use crate::id::ID_WIDTH;
+
+    #[test]
+    fn no_more_commits_wait_for_the_disk_than_there_are_partitions() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options {
+            segment: 1 << 20,
+            most: 4,
+            id_width: ID_WIDTH,
+            owner: 1,
+            exact: false,
+        };
+        let journal = Journal::open(directory.path(), options).unwrap();
+        let config = Config {
+            partitions: 2,
+            ..Config::default()
+        };
+        let journaling = Journaling::new(journal, &config);
+        // They wait for a batch, as they would for the disk.
+        let batch = journaling.batches.enter();
+        thread::scope(|scope| {
+            let commit = || journaling.before_commit(1, &[]);
+            let waiting = [scope.spawn(commit), scope.spawn(commit)];
+            while journaling.write_aheads.load(Relaxed) < waiting.len() {
+                thread::yield_now();
+            }
+            let refused = commit().unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);
+            drop(batch);
+            for commit in waiting {
+                commit.join().unwrap().unwrap();
+            }
+            commit().unwrap();
+        });
     }
 }

@@ -30,7 +30,7 @@ defmodule ReadStates.Crash.Store do
   def load({_phase, store}, users, cursor), do: Local.load(store, users, cursor)
 
   @doc false
-  def load_into({_phase, store}, load), do: Local.load_into(store, load)
+  def __load_into__({_phase, store}, load), do: Local.__load_into__(store, load)
 
   @impl true
   def commit({:full, _store}, _batch), do: {:error, :away}
