@@ -459,7 +459,8 @@ defmodule ReadStates do
   The sum of the instance's first counter over the user's read states: the badge.
 
   Returns `{:ok, sum}`, or `{:error, reason}` if the user could not be loaded. Raises
-  `ArgumentError` for an argument that is not possible.
+  `ArgumentError` for an argument that is not possible. Of a user with more than 100,000 read states the sum is not of one
+  moment: what is written meanwhile may be in it or not.
 
       iex> ReadStates.increment(MyApp.ReadStates, 1, 10, 100)
       iex> ReadStates.increment(MyApp.ReadStates, 1, 11, 200, by: 2)
@@ -484,7 +485,13 @@ defmodule ReadStates do
 
   defp total_of(%{engine: engine} = instance, user, counter) do
     user = Argument.id!(:user, user)
-    read(instance, fn -> Native.total(engine, user, counter) end, user)
+
+    native = fn ->
+      with :long <- Native.total(engine, user, counter),
+           do: Native.total_long(engine, user, counter)
+    end
+
+    read(instance, native, user)
   end
 
   @doc """

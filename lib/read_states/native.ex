@@ -39,6 +39,7 @@ defmodule ReadStates.Native do
   # The engine: reads. Each answers {:ok, value}, {:absent, partition}, :overloaded or :long.
   def get(_engine, _user, _channel), do: unloaded()
   def total(_engine, _user, _counter), do: unloaded()
+  def total_long(_engine, _user, _counter), do: unloaded()
   def list(_engine, _user, _after, _limit, _nonzero), do: unloaded()
   def list_long(_engine, _user, _after, _limit, _nonzero), do: unloaded()
 

@@ -371,6 +371,7 @@ impl Shard {
         now: Now,
     ) {
         let Outcome { done, written } = outcome;
+        self.passed_in_vain = 0;
         let Some(resident) = find_resident(&mut self.residents, hash, user) else {
             return;
         };

@@ -260,10 +260,11 @@ impl Engine {
     /// Admits a batch against the bound on dirty memory, as a whole.
     fn admit(&self, operations: &[UserOperation]) -> Result<Reservation<'_>, WriteError> {
         let Shared { totals, bounds, .. } = &self.shared;
-        // Mostly the bound is far away, and a rough guess shows it: no operation needs more than
-        // this, if the user's weight and a copy of its largest block count.
-        let most = 3 * totals.largest.load(Relaxed) + 1_024;
-        let guess = operations.len().saturating_mul(most);
+        // Mostly the bound is far away, and a rough guess shows it: no operation needs more than its user's weight, a copy
+        // of his largest block and 1 KB, and the users are no larger than as many of the largest.
+        let users = totals.sizes.most_of(operations.len());
+        let others = operations.len().saturating_mul(1_024);
+        let guess = users.saturating_mul(3).saturating_add(others);
         let used = totals.dirty_memory.load(Relaxed);
         if used.saturating_add(guess.saturating_mul(2)) <= bounds.dirty_memory.load(Relaxed)
             && let Some(held) = totals.reserve(bounds, guess)

@@ -48,6 +48,23 @@ fn price(cost: usize, mean: usize) -> u8 {
 /// Places of the table looked at in one hold of a shard's lock.
 const PLACES_AT_ONCE: usize = 64;
 
+/// How often the hand goes round until who has most uses, and is not used again, has none left.
+const ROUNDS: usize = MOST_USES as usize + 1;
+
+/// Visits in a row that found nobody who could go or come nearer to it, after which it is given up for now: nearly
+/// everybody is dirty, and to look at all of them, again and again, would find as few.
+const IN_VAIN: usize = 1_024;
+
+/// What came of a visit to a shard.
+enum Visit<'a> {
+    /// Somebody has left.
+    Evicted(Garbage<'a>),
+    /// Somebody has a use less, and could go if he had none.
+    Nearer,
+    /// Neither.
+    InVain,
+}
+
 /// What a call may do on the way for the room it takes: the rest is left to who attends.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -66,28 +83,28 @@ impl Budget {
 }
 
 impl Engine {
-    /// Evicts until the bounds are kept, or until every user has been looked at so often in a row
-    /// that none has uses left, and still had to stay.
+    /// Evicts until the bounds are kept, or until nobody seems to be left who can go now: every user has been looked at so
+    /// often in a row that none has uses left, or very many who all have to stay.
     pub fn evict(&self, now: Now) {
         if !self.is_over() {
             return;
         }
-        let patience = match self.shared().policy {
+        let (patience, in_vain) = match self.shared().policy {
             Policy::Clock => {
                 let places = self.shards().map(|shard| shard.residents.places()).max();
                 let visits_a_shard = places.unwrap_or(0).div_ceil(PLACES_AT_ONCE);
-                let rounds = usize::from(MOST_USES) + 1;
-                rounds * visits_a_shard * self.shard_count()
+                (ROUNDS * visits_a_shard * self.shard_count(), IN_VAIN)
             }
             // Each visit passes another user.
-            Policy::Lru => PASSED,
+            Policy::Lru => (PASSED, PASSED),
         };
-        let mut in_vain = 0;
-        while in_vain < patience && self.is_over() {
-            match self.evict_one(now) {
-                Some(_garbage) => in_vain = 0,
-                None => in_vain += 1,
-            }
+        let mut left = (patience, in_vain);
+        while left.0 > 0 && left.1 > 0 && self.is_over() {
+            left = match self.visit(now) {
+                Visit::Evicted(_garbage) => (patience, in_vain),
+                Visit::Nearer => (left.0 - 1, in_vain),
+                Visit::InVain => (left.0 - 1, left.1 - 1),
+            };
         }
     }
 
@@ -98,24 +115,24 @@ impl Engine {
                 return false;
             }
             budget.visits -= 1;
-            if let Some(garbage) = self.evict_one(now) {
+            if let Visit::Evicted(garbage) = self.visit(now) {
                 self.bury(garbage, budget);
             }
         }
         true
     }
 
-    fn evict_one(&self, now: Now) -> Option<Garbage<'_>> {
+    fn visit(&self, now: Now) -> Visit<'_> {
         let shared = self.shared();
         match shared.policy {
             Policy::Clock => {
                 let mut shard = self.shard_at(self.next_to_evict_from());
                 shard.evict_one(shared, now)
             }
-            Policy::Lru => {
-                let mut shard = self.shard_at(shared.uses.oldest_shard()?);
-                shard.evict_oldest(shared, now)
-            }
+            Policy::Lru => match shared.uses.oldest_shard() {
+                Some(oldest) => self.shard_at(oldest).evict_oldest(shared, now),
+                None => Visit::InVain,
+            },
         }
     }
 
@@ -142,12 +159,19 @@ impl Engine {
 impl Shard {
     /// Moves the hand on until a user is evicted, or has passed many places. Only where it passed
     /// nobody who is clean are those committed early who would have gone.
-    fn evict_one<'a>(&mut self, shared: &'a Shared, now: Now) -> Option<Garbage<'a>> {
+    fn evict_one<'a>(&mut self, shared: &'a Shared, now: Now) -> Visit<'a> {
+        if !self.has_nobody_clean() {
+            self.passed_in_vain = 0;
+        } else if self.passed_in_vain >= ROUNDS * self.residents.places() {
+            // All who would go are being committed.
+            return Visit::InVain;
+        }
         self.count_memory(shared);
         let places = self.residents.places();
         let passed = PLACES_AT_ONCE.min(places);
         let start = self.hand;
         let mean = shared.totals.mean_cost();
+        let mut nearer = false;
         for place in (start..start + passed).map(|place| place % places) {
             self.hand = place + 1;
             let Some(owner) = self.residents.place(place) else {
@@ -160,16 +184,19 @@ impl Shard {
             let owner: &mut Owner = owner;
             let left = owner.uses.checked_sub(price);
             owner.uses = left.unwrap_or(0);
-            if left.is_some() {
-                continue;
-            }
             if owner.unsettled.is_some() {
                 continue;
             }
-            let resident = self.residents.take_at(place)?;
+            if left.is_some() {
+                nearer = true;
+                continue;
+            }
+            let Some(resident) = self.residents.take_at(place) else {
+                continue;
+            };
             // Another may have moved up to the place.
             self.hand = place;
-            return Some(self.evicted(shared, resident));
+            return Visit::Evicted(self.evicted(shared, resident));
         }
         for place in (start..start + passed).map(|place| place % places) {
             if let Some(owner) = self.residents.place(place)
@@ -183,32 +210,46 @@ impl Shard {
                 }
             }
         }
-        None
+        if nearer {
+            return Visit::Nearer;
+        }
+        self.passed_in_vain += passed;
+        Visit::InVain
     }
 
     /// Evicts who was used longest ago, or sees to it that another one is next.
-    fn evict_oldest<'a>(&mut self, shared: &'a Shared, now: Now) -> Option<Garbage<'a>> {
+    fn evict_oldest<'a>(&mut self, shared: &'a Shared, now: Now) -> Visit<'a> {
         self.count_memory(shared);
-        let (number, user) = self.ledger.recency.oldest()?;
+        let Some((number, user)) = self.ledger.recency.oldest() else {
+            return Visit::InVain;
+        };
         let hash = shared.hasher.hash_one(user);
         let resident = find_resident(&mut self.residents, hash, user);
         let Some(resident) = resident.filter(|resident| resident.last_use == number) else {
             self.ledger.recency.skip_oldest(&shared.uses);
-            return None;
+            return Visit::InVain;
         };
         if resident.is_pinned(now) {
             // Who waits for him is about to use him.
             self.ledger.used(shared, resident);
-            return None;
+            return Visit::InVain;
         }
         self.ledger.due.reserve();
         self.ledger.recency.skip_oldest(&shared.uses);
         if let Some(unsettled) = &mut resident.unsettled {
             self.ledger.hurry(user, unsettled);
-            return None;
+            return Visit::InVain;
         }
-        let resident = self.residents.take(hash, |resident| resident.id == user)?;
-        Some(self.evicted(shared, resident))
+        match self.residents.take(hash, |resident| resident.id == user) {
+            Some(resident) => Visit::Evicted(self.evicted(shared, resident)),
+            None => Visit::InVain,
+        }
+    }
+
+    /// Whether all who are resident have something uncommitted.
+    fn has_nobody_clean(&self) -> bool {
+        let counts = self.ledger.counts;
+        counts.users == counts.uncommitted_users - counts.uncommitted_absents
     }
 
     /// Books a user out. What he had is garbage until it is freed.
@@ -219,6 +260,7 @@ impl Shard {
         adjust(&shared.totals.residents, 1, 0);
         adjust(&shared.totals.cost, resident.cost(), 0);
         adjust(&shared.totals.memory, resident.bytes(), 0);
+        shared.totals.sizes.moved(resident.bytes(), 0);
         shared.totals.evicted(resident.len());
         Garbage::new(shared, resident)
     }
@@ -230,7 +272,7 @@ mod tests {
 
     use super::*;
     use crate::batch::{BatchBuilder, Entry, Row};
-    use crate::engine::Config;
+    use crate::engine::{Config, Resize};
     use crate::id::{Channel, Id};
     use crate::operation::{Change, Operation};
     use crate::read::Found;
@@ -321,6 +363,80 @@ mod tests {
         let left = engine.stats();
         assert_eq!((left.users, left.dirty_users), (CAPACITY, 0));
         assert!(!read(&engine, 0));
+    }
+
+    #[test]
+    fn who_is_dirty_is_not_looked_at_again_and_again_until_something_is_committed() {
+        const CAPACITY: usize = 100;
+        const USERS: Id = 2_000;
+        let config = Config {
+            capacity: CAPACITY,
+            shards: 1,
+            ..Config::default()
+        };
+        let engine = Arc::new(Engine::new(config));
+        let change = Change::Ack { message: 1 };
+        let ack = Operation::Change {
+            channel: CHANNEL,
+            change,
+        };
+        let now = Now::default();
+        for user in 0..USERS {
+            // So that each is dirty from the first moment on.
+            engine.apply(user, &ack, now).unwrap();
+            read(&engine, user);
+        }
+        let hand = || engine.shard_at(0).hand;
+        (0..200).for_each(|_| engine.evict(now));
+        assert_eq!(engine.stats().users, USERS as usize);
+        let before = hand();
+        engine.evict(now);
+        read(&engine, 0);
+        assert_eq!(hand(), before, "it looks at nobody");
+
+        // Whom it has hurried, and nobody else is due.
+        let commit = engine.begin_commit(0, 500, now).expect("they are hurried");
+        let committed = commit.users();
+        assert!(committed >= 500);
+        commit.succeed(now);
+        assert_eq!(engine.stats().users, USERS as usize - committed);
+        while let Some(commit) = engine.begin_commit(0, 500, now) {
+            commit.succeed(now);
+        }
+        assert_eq!(engine.stats().users, CAPACITY);
+    }
+
+    #[test]
+    fn how_large_somebody_was_is_forgotten_when_he_leaves_or_loses_it() {
+        let engine = Arc::new(Engine::new(Config::default()));
+        let now = Now::default();
+        let most = || engine.shared().totals.sizes.most_of(1);
+        let change = |id, change| Operation::Change {
+            channel: Channel { kind: 0, id },
+            change,
+        };
+        let nobody = most();
+        for leaves in [true, false] {
+            read(&engine, 1);
+            for id in 0..1_000 {
+                let ack = change(id, Change::Ack { message: 1 });
+                engine.apply(1, &ack, now).unwrap();
+            }
+            assert!(most() > 16_000);
+            if leaves {
+                engine.flush(0);
+                engine.begin_commit(0, 10_000, now).unwrap().succeed(now);
+                let none = Resize {
+                    capacity: Some(0),
+                    ..Resize::default()
+                };
+                engine.resize(none, now);
+                assert_eq!(engine.stats().users, 0);
+            } else {
+                engine.apply(1, &Operation::DeleteUser, now).unwrap();
+            }
+            assert_eq!(most(), nobody);
+        }
     }
 
     #[test]

@@ -250,7 +250,8 @@ impl Engine {
         fail_point!();
         // So that it is not much that is read again after a crash, even if little is written.
         let interval = self.shared().commit_after.max(LEAST_SEGMENT);
-        let is_recovering = journaling.is_recovering();
+        // Before it is known what the journal has of an earlier life, all of it may be needed.
+        let is_recovering = !journaling.recovered.load(Relaxed) || journaling.is_recovering();
         // While nothing can be forgotten, each would only take the room of a full one.
         let is_free = upkeep.checkpoints.is_empty() && !is_recovering;
         let guard = pin();

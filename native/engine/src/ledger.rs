@@ -155,8 +155,8 @@ impl Weight {
         adjust(&shared.totals.cost, self.cost, now.cost);
         adjust(&shared.totals.memory, self.bytes, now.bytes);
         counts.states = counts.states + now.states - self.states;
+        shared.totals.sizes.moved(self.bytes, now.bytes);
         let charge = size_of::<Resident>() + now.bytes;
-        shared.totals.note_size(charge);
         if let Some(unsettled) = &mut resident.unsettled {
             adjust(&shared.totals.dirty_memory, unsettled.charged, charge);
             unsettled.charged = charge;

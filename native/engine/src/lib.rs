@@ -80,6 +80,7 @@ pub mod recovery;
 mod schedules;
 mod shard;
 mod shared;
+mod sizes;
 mod slabs;
 mod stamp;
 pub mod stats;

@@ -321,10 +321,18 @@ impl<H: Default> ReadStateSet<H> {
         }
     }
 
-    /// Sum of one counter over every state.
-    pub fn total(&self, counter: usize) -> u64 {
-        let blocks = self.blocks().iter();
-        blocks.map(|block| block.total(counter)).sum()
+    /// Sum of one counter over the states of the block that `from` is or belongs in, and of those after it, until there are
+    /// `limit`; and the number to go on from, `None` at the end. 0 is the beginning.
+    pub fn total(&self, counter: usize, from: u32, limit: usize) -> (u64, Option<u32>) {
+        let (mut sum, mut states) = (0, 0);
+        for block in self.blocks().iter().skip(self.block_of(from)) {
+            if states >= limit {
+                return (sum, Some(block.number(0)));
+            }
+            sum += block.total(counter);
+            states += block.len();
+        }
+        (sum, None)
     }
 
     /// Adds the states whose number is `from` or higher to `to`, whole blocks at a time, until at
@@ -443,7 +451,14 @@ mod tests {
             .values()
             .map(|state| u64::from(state.counters[0]))
             .sum();
-        assert_eq!(set.total(0), total);
+        let (mut sum, mut from) = (0, Some(0));
+        while let Some(number) = from {
+            let some;
+            (some, from) = set.total(0, number, 600);
+            sum += some;
+        }
+        assert_eq!(sum, total);
+        assert_eq!(set.total(0, 0, usize::MAX), (total, None));
         let mut listed = BTreeMap::new();
         let mut from = Some(0);
         while let Some(number) = from {

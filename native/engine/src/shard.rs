@@ -133,6 +133,8 @@ pub(crate) struct Shard {
     arrivals: u32,
     /// Place of the table at which the search for a user to evict goes on.
     pub hand: usize,
+    /// Places it has passed since all users are dirty, and none of them came or was settled.
+    pub passed_in_vain: usize,
     closed: bool,
     /// Whether operations of an earlier life are still to come, see [`crate::recovery`].
     pub unread: bool,
@@ -160,6 +162,7 @@ impl Shard {
             load_queue: LoadQueue::default(),
             arrivals: 0,
             hand: 0,
+            passed_in_vain: 0,
             closed: false,
             unread: false,
             counted: 0,
@@ -211,6 +214,7 @@ impl Shard {
         self.ledger.counts.users += 1;
         adjust(&shared.totals.residents, 0, 1);
         self.arrivals = self.arrivals.wrapping_add(1);
+        self.passed_in_vain = 0;
         resident.arrival = self.arrivals;
         let user = resident.id;
         Weight::NOTHING.settle(shared, &mut self.ledger.counts, &mut resident);

@@ -2,6 +2,8 @@
 
 use read_states_sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
+use crate::sizes::Sizes;
+
 /// Bounds that can change while the engine runs.
 #[derive(Debug)]
 pub(crate) struct Bounds {
@@ -29,8 +31,8 @@ pub(crate) struct Totals {
     pub garbage: AtomicUsize,
     /// Bytes of users with something uncommitted, and what batches under way reserve of it.
     pub dirty_memory: AtomicUsize,
-    /// Bytes of the largest user there ever was.
-    pub largest: AtomicUsize,
+    /// Of resident users, by their bytes.
+    pub sizes: Sizes,
     /// Users waiting to be loaded.
     pub wanted: AtomicUsize,
     /// Those of them whom a reader waits for.
@@ -73,11 +75,12 @@ impl Totals {
     /// they really take themselves.
     pub fn reserve(&self, bounds: &Bounds, bytes: usize) -> Option<Reservation<'_>> {
         if bytes > 0 {
-            let after = self.dirty_memory.fetch_add(bytes, Relaxed) + bytes;
-            if after > bounds.dirty_memory.load(Relaxed) {
-                self.dirty_memory.fetch_sub(bytes, Relaxed);
-                return None;
-            }
+            let bound = bounds.dirty_memory.load(Relaxed);
+            // Never more than that, even for a moment: another change might be refused for what is not held after all.
+            let held = self.dirty_memory.fetch_update(Relaxed, Relaxed, |held| {
+                held.checked_add(bytes).filter(|after| *after <= bound)
+            });
+            held.ok()?;
         }
         Some(Reservation {
             totals: self,
@@ -130,13 +133,6 @@ impl Totals {
     /// Whether the dirty memory has passed its bound.
     pub fn is_too_dirty(&self, bounds: &Bounds) -> bool {
         self.dirty_memory.load(Relaxed) > bounds.dirty_memory.load(Relaxed)
-    }
-
-    /// Notes the size of a user.
-    pub fn note_size(&self, bytes: usize) {
-        if bytes > self.largest.load(Relaxed) {
-            self.largest.fetch_max(bytes, Relaxed);
-        }
     }
 }
 

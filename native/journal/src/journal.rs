@@ -548,6 +548,8 @@ impl Journal {
         let guard = pin();
         for _ in 0..2 {
             if let Some(sealed) = self.newest_sealed() {
+                // What the header has that counts is in a later one, and has to be on the disk.
+                self.sync()?;
                 self.forget(sealed)?;
             }
             // Now there is room for another one.

@@ -15,7 +15,7 @@
 //! neither a place which was taken and not written, nor one that is damaged, hides what follows.
 //!
 //! Appending never creates a file: that is [`Journal::prepare`]'s, for a thread that may wait.
-//! What the records mean is the caller's: a tag of three bytes, and up to 255 words.
+//! What the records mean is the caller's: a tag of three bytes, and up to 15 words.
 
 mod error;
 mod journal;

@@ -337,13 +337,31 @@ fn get<'a>(env: Env<'a>, handle: Handle, user: Term, channel: Term) -> Term<'a> 
     found(env, handle, user, state, encode)
 }
 
-#[rustler::nif]
-fn total<'a>(env: Env<'a>, handle: Handle, user: Id, counter: usize) -> NifResult<Term<'a>> {
+fn sum<'a>(
+    env: Env<'a>,
+    handle: Handle,
+    user: Id,
+    counter: usize,
+    sum: impl FnOnce() -> Result<Found<u64>, LoadQueueFull>,
+) -> NifResult<Term<'a>> {
     if counter >= handle.names.len() {
         return Err(Error::BadArg);
     }
-    let total = handle.engine.total(user, counter);
-    Ok(found(env, handle, user, total, |total| total.encode(env)))
+    Ok(found(env, handle, user, sum(), |sum| sum.encode(env)))
+}
+
+#[rustler::nif]
+fn total<'a>(env: Env<'a>, handle: Handle, user: Id, counter: usize) -> NifResult<Term<'a>> {
+    sum(env, handle, user, counter, || {
+        handle.engine.total(user, counter)
+    })
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn total_long<'a>(env: Env<'a>, handle: Handle, user: Id, counter: usize) -> NifResult<Term<'a>> {
+    sum(env, handle, user, counter, || {
+        handle.engine.total_long(user, counter, now())
+    })
 }
 
 /// Read states as one binary, which Elixir takes apart faster than it gets structs from here:

@@ -89,6 +89,12 @@ fn a_user_with_100_000_channels_works_at_every_operation() {
     apply(&mut model, &mentions);
     assert_eq!(engine.total(USER, 0), Ok(Found::Resident(CHANNELS / 5)));
     assert_eq!(list(&engine, Query::default(), false), Found::Long);
+    let one_more = on(CHANNELS, Change::Ack { message: 1 });
+    apply(&mut model, &[one_more]);
+    assert_eq!(engine.total(USER, 0), Ok(Found::Long));
+    let sum = Ok(Found::Resident(CHANNELS / 5));
+    assert_eq!(engine.total_long(USER, 0, LATER), sum);
+    apply(&mut model, &[on(CHANNELS, Change::Delete)]);
     let query = Query {
         after: Some(Channel { kind: 1, id: 5_000 }),
         limit: Some(777),

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use read_states_engine::Policy;
 use read_states_engine::WriteError;
 use read_states_engine::batch::{Batch, Entry, Version};
+use read_states_engine::commit::Commit;
 use read_states_engine::engine::{Config, Engine, Resize, UserOperation};
 use read_states_engine::id::{Channel, Id};
 use read_states_engine::now::Now;
@@ -222,9 +223,20 @@ impl Subject {
         }
     }
 
+    /// A commit that may be given to the store: not while as many as there are partitions wait for the disk.
+    fn begin_commit(&self, most: usize) -> Option<Commit> {
+        let commit = self.engine.begin_commit(0, most, LATER)?;
+        match commit.write_ahead().run() {
+            Ok(()) => Some(commit),
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::ResourceBusy);
+                None
+            }
+        }
+    }
+
     fn commit(&self, most: usize) {
-        if let Some(commit) = self.engine.begin_commit(0, most, LATER) {
-            commit.write_ahead().run().unwrap();
+        if let Some(commit) = self.begin_commit(most) {
             self.write(commit.batch());
             commit.succeed(NOW);
         }
@@ -232,8 +244,7 @@ impl Subject {
 
     /// A commit that fails, or seems to: the store gets it late.
     fn fail_to_commit(&self, late: bool) {
-        if let Some(commit) = self.engine.begin_commit(0, 3, LATER) {
-            commit.write_ahead().run().unwrap();
+        if let Some(commit) = self.begin_commit(3) {
             let batch = commit.batch().to_vec();
             drop(commit);
             thread::yield_now();
