@@ -48,21 +48,28 @@ defmodule ReadStates.Journal do
 
   defp default_path(_store), do: nil
 
-  # {:ok, nil} without a journal. Then the one that a Local store had must be empty.
-  def open(%{journal: nil} = options, owner) do
-    options
-    |> Options.store()
-    |> locals()
-    |> Enum.reduce_while({:ok, nil}, fn store, none ->
-      case drop_empty(store |> default_path() |> Path.expand(), owner) do
+  # {:ok, nil} without a journal. One that a Local store had, and that is not used any more, must be empty.
+  def open(%{journal: nil} = options, owner), do: drop_left(options, nil, owner)
+
+  def open(%{journal: journal} = options, owner) do
+    with {:ok, nil} <- drop_left(options, journal.path, owner) do
+      open_files(journal.path, journal.max_size, owner, journal.sync_every == 0)
+    end
+  end
+
+  defp drop_left(options, used, owner) do
+    left =
+      for store <- options |> Options.store() |> locals(),
+          path = store |> default_path() |> Path.expand(),
+          path != used,
+          do: path
+
+    Enum.reduce_while(left, {:ok, nil}, fn path, none ->
+      case drop_empty(path, owner) do
         {:ok, nil} -> {:cont, none}
         error -> {:halt, error}
       end
     end)
-  end
-
-  def open(%{journal: options}, owner) do
-    open_files(options.path, options.max_size, owner, options.sync_every == 0)
   end
 
   # The Local stores that a store is or has. What is wrong in options, the store refuses.

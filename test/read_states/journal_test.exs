@@ -202,6 +202,12 @@ defmodule ReadStates.JournalTest do
 
     journal = Path.join(dir, "journal")
     assert text =~ journal
+    # Nor by another one in its place.
+    elsewhere = [path: Path.join(dir, "elsewhere")]
+
+    assert {:error, {:journal, {:not_empty, ^text}}} =
+             ReadStates.start_link([{:journal, elsewhere} | opts])
+
     aside = Path.join(dir, "aside")
     File.rename!(journal, aside)
     live_and_die(dir, [ack: [1, 10, 4], commit: []], journal: false)
