@@ -34,8 +34,8 @@ defmodule ReadStates.Store do
 
   `c:open/2` is called once, before anything else. `c:load/3`, `c:commit/2` and `c:scan/2` are called from short-lived
   processes, several at a time. Mostly they concern different users, but a call that was given up may still be under
-  way when it is tried again, and a user can be deleted while he is loaded. When a call takes longer than a minute, its
-  process is killed. The process that called `c:open/2` may be killed too, and its successor goes on with the same
+  way when it is tried again, and a user can be deleted while he is loaded. When a commit, or all
+  pages of a load together, take longer than a minute, their process is killed. The process that called `c:open/2` may be killed too, and its successor goes on with the same
   `t:t/0`: a store must not be linked to it.
 
   `c:close/1` is called when the instance stops, after all other calls.
