@@ -2,7 +2,8 @@
 #
 #     mix run bench/beam.exs [--states N] [--seconds S] [--per-user N] [--shared-by N] [--only WORK] [--output FILE]
 #
-# Benchee measures where its package is there (`mix deps.get`), and Cachex takes part. As many processes call as there are schedulers, so for one core, on which
+# Benchee measures where its package is there (`mix deps.get`), and Cachex takes part where it was added to the dependencies
+# in mix.exs (`{:cachex, "~> 4.0", only: :dev, runtime: false}`). As many processes call as there are schedulers, so for one core, on which
 # what is committed meanwhile is committed too:
 #
 #     ELIXIR_ERL_OPTIONS="+S 1:1" taskset -c 0 mix run bench/beam.exs
