@@ -321,16 +321,24 @@ impl<H: Default> ReadStateSet<H> {
         }
     }
 
-    /// Sum of one counter over the states of the block that `from` is or belongs in, and of those after it, until there are
-    /// `limit`; and the number to go on from, `None` at the end. 0 is the beginning.
+    /// Sum of one counter over the states whose number is `from` or higher, whole blocks at a time, until there are `limit`;
+    /// and the number to go on from, `None` at the end.
     pub fn total(&self, counter: usize, from: u32, limit: usize) -> (u64, Option<u32>) {
         let (mut sum, mut states) = (0, 0);
         for block in self.blocks().iter().skip(self.block_of(from)) {
             if states >= limit {
                 return (sum, Some(block.number(0)));
             }
-            sum += block.total(counter);
-            states += block.len();
+            // Blocks may have been merged since the page before.
+            let start = block.search(from).unwrap_or_else(|start| start);
+            sum += match start {
+                0 => block.total(counter),
+                _ => {
+                    let counts = block.states_from(start);
+                    counts.map(|(_, it)| u64::from(it.counters[counter])).sum()
+                }
+            };
+            states += block.len() - start;
         }
         (sum, None)
     }
@@ -459,6 +467,11 @@ mod tests {
         }
         assert_eq!(sum, total);
         assert_eq!(set.total(0, 0, usize::MAX), (total, None));
+        let middle = set.numbers().nth(set.len() / 2).unwrap_or(0);
+        let above = model
+            .range(middle..)
+            .map(|(_, it)| u64::from(it.counters[0]));
+        assert_eq!(set.total(0, middle, usize::MAX), (above.sum(), None));
         let mut listed = BTreeMap::new();
         let mut from = Some(0);
         while let Some(number) = from {
