@@ -98,7 +98,8 @@ defmodule ReadStates do
   ## Options
 
     * `:name` (atom, default `ReadStates`) - what the other functions are called with. Several
-      instances can run side by side under different names.
+      instances can run side by side under different names. The supervisor is registered under it, and it is
+      the key of a persistent term.
     * `:store` (module or `{module, options}`, default
       `{ReadStates.Store.Local, path: "data/read_states"}`) - where read states are kept when they
       are not in memory, see `ReadStates.Store`. `ReadStates.Store.Memory` is for tests.
@@ -379,20 +380,20 @@ defmodule ReadStates do
   """
   @spec get(name(), id(), channel()) :: {:ok, ReadState.t()} | {:error, read_error()}
   def get(name, user, channel) do
-    %{engine: engine} = instance = Instance.fetch!(name)
+    %{engine: engine, zeros: zeros} = instance = Instance.fetch!(name)
 
     case Native.get(engine, user, channel) do
-      {:ok, found} ->
-        {:ok, ReadState.new(channel, found)}
+      last when is_integer(last) ->
+        {:ok, ReadState.new(channel, last, zeros)}
 
       :invalid ->
         Argument.invalid_ids!(user, channel)
 
-      other ->
+      answer ->
         native = fn -> Native.get(engine, user, channel) end
 
-        with {:ok, found} <- read_again(other, instance, native, user, deadline(instance)),
-             do: {:ok, ReadState.new(channel, found)}
+        with {:ok, found} <- answered(answer, instance, native, user),
+             do: {:ok, ReadState.new(channel, found, zeros)}
     end
   end
 
@@ -434,7 +435,7 @@ defmodule ReadStates do
     end
 
     with {:ok, binary} <- read(instance, native, user) do
-      {:ok, ReadState.from_binary(binary, names)}
+      {:ok, ReadState.from_binary(binary, names, instance.zeros)}
     end
   end
 
@@ -601,23 +602,21 @@ defmodule ReadStates do
 
   defp written(error, _instance, invalid), do: invalid.(error)
 
-  # A read of a user who is not resident waits for the load and is done again.
-  defp read(instance, native, user) do
-    case native.() do
-      {:ok, value} -> {:ok, value}
-      other -> read_again(other, instance, native, user, deadline(instance))
-    end
-  end
+  defp read(instance, native, user), do: answered(native.(), instance, native, user)
 
-  defp read_again({:absent, partition}, instance, native, user, deadline) do
+  # A read of a user who is not resident waits for the load and is done again.
+  defp answered(answer, instance, native, user, deadline \\ nil)
+
+  defp answered({:absent, partition}, instance, native, user, deadline) do
+    deadline = deadline || deadline(instance)
+
     case Loader.await(instance, partition, [user], deadline) do
       {:error, reason} -> {:error, reason}
-      _loaded -> read_again(native.(), instance, native, user, deadline)
+      _loaded -> answered(native.(), instance, native, user, deadline)
     end
   end
 
-  defp read_again({:ok, value}, _instance, _native, _user, _deadline), do: {:ok, value}
-  defp read_again(:overloaded, _instance, _native, _user, _deadline), do: {:error, :overloaded}
-
+  defp answered(:overloaded, _instance, _native, _user, _deadline), do: {:error, :overloaded}
+  defp answered(value, _instance, _native, _user, _deadline), do: {:ok, value}
   defp deadline(instance), do: Loader.now() + instance.load_timeout
 end

@@ -36,7 +36,7 @@ defmodule ReadStates.Native do
   def update(_engine, _operations), do: unloaded()
   def update_long(_engine, _operations), do: unloaded()
 
-  # The engine: reads. Each answers {:ok, value}, {:absent, partition}, :overloaded or :long.
+  # The engine: reads. Each answers the value, {:absent, partition}, :overloaded or :long.
   def get(_engine, _user, _channel), do: unloaded()
   def total(_engine, _user, _counter), do: unloaded()
   def total_long(_engine, _user, _counter), do: unloaded()

@@ -99,6 +99,22 @@ defmodule ReadStates.OptionsTest do
     end
   end
 
+  test "a name under which others keep a persistent term is left to them", %{name: name} do
+    Process.flag(:trap_exit, true)
+    :persistent_term.put(name, %{theirs: true})
+    on_exit(fn -> :persistent_term.erase(name) end)
+
+    assert_raise ArgumentError, ~r/^name must be .* another persistent term/, fn ->
+      ReadStates.start_link(name: name, store: Memory)
+    end
+
+    assert_raise ArgumentError, ~r/^name must be that of a running/, fn ->
+      ReadStates.stats(name)
+    end
+
+    assert :persistent_term.get(name) == %{theirs: true}
+  end
+
   test "a child has the name in its id, and is a supervisor", %{name: name} do
     assert %{id: {ReadStates, ^name}, type: :supervisor} = ReadStates.child_spec(name: name)
     assert %{id: {ReadStates, ReadStates}} = ReadStates.child_spec([])

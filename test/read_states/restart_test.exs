@@ -9,9 +9,8 @@ defmodule ReadStates.RestartTest do
   setup %{name: name, tmp_dir: dir} do
     start!(name, store: {Local, path: Path.join(dir, "store")}, journal: [sync_every: 10])
     broken = Module.concat(name, Broken)
-    key = {ReadStates, broken}
-    :persistent_term.put(key, %{Instance.fetch!(name) | name: broken, engine: make_ref()})
-    on_exit(fn -> :persistent_term.erase(key) end)
+    :persistent_term.put(broken, %{Instance.fetch!(name) | name: broken, engine: make_ref()})
+    on_exit(fn -> :persistent_term.erase(broken) end)
     %{broken: broken}
   end
 

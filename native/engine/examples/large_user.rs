@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use read_states_engine::batch::{Batch, BatchBuilder, Entry};
 use read_states_engine::engine::{Config, Engine, Resize, UserOperation};
 use read_states_engine::id::{Channel, Id};
+use read_states_engine::list::Query;
 use read_states_engine::now::Now;
 use read_states_engine::operation::{Change, Operation};
-use read_states_engine::read::Query;
 
 const USER: Id = 7;
 const OTHER: Id = 8;

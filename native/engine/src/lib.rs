@@ -63,6 +63,7 @@ mod insist;
 mod journal_record;
 pub mod journaling;
 mod ledger;
+pub mod list;
 pub mod load;
 mod load_queue;
 pub mod now;

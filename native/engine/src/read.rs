@@ -1,13 +1,12 @@
 //! Reading: one read state, a list, a sum.
 
-use crossbeam_epoch::Guard;
 use read_states_sync::atomic::Ordering::Relaxed;
 use read_states_sync::pin;
 
-use crate::block::MAX_BLOCK;
-use crate::directory::{Directory, Sought};
+use crate::directory::Sought;
 use crate::engine::Engine;
 use crate::id::{Channel, Id};
+use crate::list::{List, Listing, Query};
 use crate::load_queue::Wanted;
 use crate::now::Now;
 use crate::read_state::ReadState;
@@ -17,9 +16,6 @@ use crate::user::Resident;
 
 /// A list of a user with more read states is long.
 const LONG: usize = 2_048;
-
-/// Read states copied in one hold of the lock, and up to a block more.
-const PAGE: usize = MAX_BLOCK;
 
 /// The sum over more read states takes long, and so many are added up in one hold of the lock: a quarter of a millisecond where
 /// they are in no cache.
@@ -39,17 +35,6 @@ pub enum Found<T> {
 /// Too many users are waiting to be loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadQueueFull;
-
-/// Which read states of a user to list.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Query {
-    /// Only those after this channel.
-    pub after: Option<Channel>,
-    /// At most so many.
-    pub limit: Option<usize>,
-    /// Only those whose counter of this index is above 0.
-    pub nonzero: Option<usize>,
-}
 
 impl Engine {
     /// One read state; one that was never written is all zero.
@@ -108,7 +93,7 @@ impl Engine {
         query: Query,
         long: bool,
         now: Now,
-    ) -> Result<Found<Vec<(Channel, ReadState)>>, LoadQueueFull> {
+    ) -> Result<Found<List>, LoadQueueFull> {
         let (mut pages, mut listing) = (Pages::default(), Listing::new(self, query));
         loop {
             let page = self.read(user, None, |resident| {
@@ -157,7 +142,7 @@ impl Engine {
     }
 
     /// Reads one read state, whose channel is sought, or all.
-    fn read<T>(
+    pub(crate) fn read<T>(
         &self,
         user: Id,
         sought: Option<Sought>,
@@ -218,93 +203,6 @@ impl Pages {
     }
 }
 
-/// A list in the making, page by page: copied under the lock of the user's shard, and given its
-/// channels without it, so that those who wait for the lock come in between.
-struct Listing<'a> {
-    directory: &'a Directory,
-    query: Query,
-    // Pinned before the numbers are copied, so that they keep their meaning until they are
-    // translated.
-    guard: Guard,
-    page: Vec<(u32, ReadState)>,
-    states: Vec<(Channel, ReadState)>,
-}
-
-impl<'a> Listing<'a> {
-    fn new(engine: &'a Engine, query: Query) -> Self {
-        Listing {
-            directory: &engine.shared().directory,
-            query,
-            guard: pin(),
-            page: Vec::new(),
-            states: Vec::new(),
-        }
-    }
-
-    /// Returns the number to go on from.
-    fn copy(&mut self, set: &Resident, from: u32) -> Option<u32> {
-        set.page(from, PAGE, &mut self.page)
-    }
-
-    fn translate(&mut self) {
-        let Query {
-            after,
-            limit,
-            nonzero,
-        } = self.query;
-        if let Some(counter) = nonzero {
-            self.page.retain(|(_, state)| state.counters[counter] > 0);
-        }
-        // All at once, not one after the other.
-        for (number, _) in &self.page {
-            self.directory.prefetch_number(*number);
-        }
-        let page = self.page.drain(..);
-        let states = page.map(|(number, state)| (self.directory.channel(number), state));
-        match after {
-            Some(after) => self
-                .states
-                .extend(states.filter(|(channel, _)| *channel > after)),
-            None => self.states.extend(states),
-        }
-        if let Some(limit) = limit
-            && self.states.len() / 2 > limit.max(MAX_BLOCK)
-        {
-            self.sort();
-        }
-        self.guard.repin();
-    }
-
-    /// Sorts, and keeps the first `limit` if there is one.
-    fn sort(&mut self) {
-        // Whole read states would be much to move about: numbers that say where they are.
-        let number = |(at, (channel, _)): (usize, &(Channel, ReadState))| {
-            u128::from(channel.kind) << 96 | u128::from(channel.id) << 32 | at as u128
-        };
-        let mut order: Vec<u128> = self.states.iter().enumerate().map(number).collect();
-        order.sort_unstable();
-        // A channel that was deleted and created meanwhile has another number, and may have been
-        // copied under both; the later copy counts.
-        order.dedup_by(|later, earlier| {
-            let twice = *later >> 32 == *earlier >> 32;
-            if twice {
-                *earlier = *later;
-            }
-            twice
-        });
-        order.truncate(self.query.limit.unwrap_or(usize::MAX));
-        let in_order = order
-            .into_iter()
-            .map(|number| self.states[number as u32 as usize]);
-        self.states = in_order.collect();
-    }
-
-    fn finish(mut self) -> Vec<(Channel, ReadState)> {
-        self.sort();
-        self.states
-    }
-}
-
 impl Shard {
     /// Counts one reader more who waits for the user, and queues the user for loading.
     fn wait_for(&mut self, shared: &Shared, hash: u64, user: Id) -> Result<(), LoadQueueFull> {
@@ -326,71 +224,5 @@ impl Shard {
         self.want(shared, hash, user, Wanted::Awaited);
         self.count_memory(shared);
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::{Config, UserOperation};
-    use crate::operation::{Change, Operation};
-
-    const USER: Id = 1;
-    const CHANNELS: Id = 2_000;
-
-    fn on(channel: Channel, change: Change) -> UserOperation {
-        UserOperation {
-            user: USER,
-            operation: Operation::Change { channel, change },
-        }
-    }
-
-    /// What a list with this limit is, if a channel of its first page is deleted and created
-    /// again, which gives it another number, before the second page.
-    fn list_beside_a_change(limit: Option<usize>) -> Vec<(Channel, ReadState)> {
-        let engine = Engine::new(Config::default());
-        let channel = |id| Channel { kind: 0, id };
-        let delete_user = UserOperation {
-            user: USER,
-            operation: Operation::DeleteUser,
-        };
-        let acks = (0..CHANNELS).map(|id| on(channel(id), Change::Ack { message: 1 }));
-        let fill: Vec<_> = std::iter::once(delete_user).chain(acks).collect();
-        engine.apply_all(&fill, Now::default()).unwrap();
-        let query = Query {
-            limit,
-            ..Query::default()
-        };
-        let mut listing = Listing::new(&engine, query);
-        let mut next = Some(0);
-        while let Some(from) = next {
-            let page = engine.read(USER, None, |resident| {
-                Found::Resident(listing.copy(resident, from))
-            });
-            let Ok(Found::Resident(after)) = page else {
-                unreachable!("the user is resident");
-            };
-            next = after;
-            listing.translate();
-            if from == 0 {
-                let (moved, _) = listing.states[0];
-                let again = [
-                    on(moved, Change::Delete),
-                    on(moved, Change::Ack { message: 2 }),
-                ];
-                engine.apply_all(&again, Now::default()).unwrap();
-            }
-        }
-        listing.finish()
-    }
-
-    #[test]
-    fn a_channel_that_is_created_again_meanwhile_is_listed_once() {
-        for limit in [None, Some(CHANNELS as usize), Some(700), Some(5)] {
-            let states = list_beside_a_change(limit);
-            let ids: Vec<Id> = states.iter().map(|(channel, _)| channel.id).collect();
-            let expected = limit.map_or(CHANNELS, |limit| limit as Id);
-            assert!(ids.iter().copied().eq(0..expected), "{limit:?}: {ids:?}");
-        }
     }
 }

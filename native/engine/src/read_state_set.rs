@@ -352,7 +352,10 @@ impl<H: Default> ReadStateSet<H> {
                 return Some(block.number(0));
             }
             let start = block.search(from).unwrap_or_else(|start| start);
-            to.extend(block.states_from(start));
+            to.reserve(block.len() - start);
+            for state in block.states_from(start) {
+                to.push(state);
+            }
         }
         None
     }

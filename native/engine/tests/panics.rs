@@ -19,9 +19,10 @@ use proptest::prelude::*;
 use read_states_engine::Policy;
 use read_states_engine::engine::{Config, Engine, Resize, UserOperation};
 use read_states_engine::id::{Channel, Id};
+use read_states_engine::list::Query;
 use read_states_engine::now::Now;
 use read_states_engine::operation::{Change, Operation};
-use read_states_engine::read::{Found, Query};
+use read_states_engine::read::Found;
 use read_states_engine::read_state::ReadState;
 use read_states_engine::recovery::Recovery;
 use read_states_journal::{Journal, Options};
@@ -235,7 +236,7 @@ impl World {
             Step::List(user) => {
                 let found = self.engine.list(*user, Query::default(), true, self.now);
                 if let Found::Resident(states) = found.unwrap() {
-                    assert_eq!(states, self.model.list(*user, Query::default()));
+                    assert_eq!(states.to_vec(), self.model.list(*user, Query::default()));
                 }
             }
             Step::Total(user) => {
@@ -380,7 +381,7 @@ impl World {
         for _try in 0..100 {
             let found = self.engine.list(user, Query::default(), true, self.now);
             match found.unwrap() {
-                Found::Resident(states) => return states,
+                Found::Resident(states) => return states.to_vec(),
                 _ => self.load(),
             }
         }

@@ -6,7 +6,8 @@ use read_states_engine::batch::{Batch, BatchBuilder, Entry};
 use read_states_engine::engine::{Config, Engine};
 use read_states_engine::id::Id;
 use read_states_engine::now::Now;
-use read_states_engine::read::{Found, Query};
+use read_states_engine::list::Query;
+use read_states_engine::read::Found;
 use read_states_stores::{MemoryData, Store};
 use std::sync::Arc;
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use read_states_engine::WriteError;
 use read_states_engine::engine::{Config, Engine, Resize, UserOperation, Wake};
 use read_states_engine::id::{Channel, Id};
+use read_states_engine::list::{List, Query};
 use read_states_engine::operation::{Change, Operation};
-use read_states_engine::read::{Found, LoadQueueFull, Query};
+use read_states_engine::read::{Found, LoadQueueFull};
 use read_states_engine::read_state::{MAX_COUNTERS, ReadState};
 use rustler::types::atom::{self, Atom};
 use rustler::{Encoder, Env, Error, NewBinary, NifResult, Resource, ResourceArc, SerdeTerm, Term};
@@ -303,7 +304,7 @@ fn add_many_long<'a>(
     ))
 }
 
-/// `{:ok, value}`, `{:absent, partition}`, `:long` or `:overloaded`.
+/// `value`, `{:absent, partition}`, `:long` or `:overloaded`.
 fn found<'a, T>(
     env: Env<'a>,
     handle: Handle,
@@ -312,14 +313,15 @@ fn found<'a, T>(
     encode: impl FnOnce(T) -> Term<'a>,
 ) -> Term<'a> {
     match found {
-        Ok(Found::Resident(value)) => (atom::ok(), encode(value)).encode(env),
+        Ok(Found::Resident(value)) => encode(value),
         Ok(Found::Absent) => (atoms::absent(), handle.engine.partition_of(user)).encode(env),
         Ok(Found::Long) => atoms::long().encode(env),
         Err(LoadQueueFull) => atoms::overloaded().encode(env),
     }
 }
 
-/// Reads one read state: `{:ok, {last_message_id, counters by name}}`, `:invalid`, and as in [`found`].
+/// Reads one read state: its last message alone if all counters are 0, which most are, else
+/// `{last_message_id, counters by name}`; `:invalid`, or as in [`found`].
 #[rustler::nif]
 fn get<'a>(env: Env<'a>, handle: Handle, user: Term, channel: Term) -> Term<'a> {
     let (Ok(user), Some(channel)) = (user.decode(), decode_channel(channel)) else {
@@ -327,12 +329,16 @@ fn get<'a>(env: Env<'a>, handle: Handle, user: Term, channel: Term) -> Term<'a> 
     };
     let state = handle.engine.get(user, channel);
     let encode = |state: ReadState| {
+        let last = state.last_message_id.encode(env);
+        if state.counters.iter().all(|&count| count == 0) {
+            return last;
+        }
         let counters = handle.names.iter().zip(state.counters);
         // One after the other: to make a map of them all at once takes longer, for up to four.
         let map = counters.fold(Term::map_new(env), |map, (name, count)| {
             map.map_put(name, count).unwrap_or(map)
         });
-        (state.last_message_id, map).encode(env)
+        (last, map).encode(env)
     };
     found(env, handle, user, state, encode)
 }
@@ -365,7 +371,8 @@ fn total_long<'a>(env: Env<'a>, handle: Handle, user: Id, counter: usize) -> Nif
 }
 
 /// Read states as one binary, which Elixir takes apart faster than it gets structs from here:
-/// for each `kind: 8, channel: 64, last message: 64, counters: 32 each`, in the machine's order.
+/// for each `kind: 8, channel: 64, last message: 64, counters: 32 each`, in the machine's order. The last comes first, as it is
+/// put into a list first.
 fn list_binary<'a>(
     env: Env<'a>,
     handle: Handle,
@@ -385,10 +392,11 @@ fn list_binary<'a>(
         nonzero,
     };
     let states = handle.engine.list(user, query, long, now());
-    let encode = |states: Vec<(Channel, ReadState)>| {
+    let encode = |list: List| {
         let size = 17 + 4 * counters;
-        let mut binary = NewBinary::new(env, size * states.len());
-        for (chunk, (channel, state)) in binary.chunks_exact_mut(size).zip(&states) {
+        let mut binary = NewBinary::new(env, size * list.len());
+        let last_first = list.iter().rev();
+        for (chunk, (channel, state)) in binary.chunks_exact_mut(size).zip(last_first) {
             chunk[0] = channel.kind;
             chunk[1..9].copy_from_slice(&channel.id.to_ne_bytes());
             chunk[9..17].copy_from_slice(&state.last_message_id.to_ne_bytes());

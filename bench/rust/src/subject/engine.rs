@@ -6,9 +6,10 @@ use read_states_engine::Policy;
 use read_states_engine::batch::BatchBuilder;
 use read_states_engine::engine::{self, Config, UserOperation};
 use read_states_engine::id::Channel;
+use read_states_engine::list::Query;
 use read_states_engine::now::Now;
 use read_states_engine::operation::{self, Operation};
-use read_states_engine::read::{Found, Query};
+use read_states_engine::read::Found;
 use read_states_engine::read_state;
 
 use super::{ByUser, Change, ReadState, Subject, Write};
@@ -97,7 +98,7 @@ impl<const LRU: bool> ByUser for EngineOf<LRU> {
 
     #[inline]
     fn list(&self, user: u64) -> Self::List {
-        resident(self.0.list(user, Query::default(), true, NOW))
+        resident(self.0.list(user, Query::default(), true, NOW)).to_vec()
     }
 
     #[inline]

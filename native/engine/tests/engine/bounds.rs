@@ -7,10 +7,11 @@ use read_states_engine::WriteError;
 use read_states_engine::batch::Batch;
 use read_states_engine::engine::{Config, Engine, Resize, UserOperation, Wake};
 use read_states_engine::id::{Channel, Id};
+use read_states_engine::list::Query;
 use read_states_engine::load::Load;
 use read_states_engine::now::Now;
 use read_states_engine::operation::{Change, Operation};
-use read_states_engine::read::{Found, LoadQueueFull, Query};
+use read_states_engine::read::{Found, LoadQueueFull};
 
 const LATER: Now = Now {
     monotonic: 60_000_000,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use read_states_engine::id::{Channel, Id};
+use read_states_engine::list::Query;
 use read_states_engine::operation::Operation;
-use read_states_engine::read::Query;
 use read_states_engine::read_state::ReadState;
 
 /// Read states by user and channel.

@@ -17,9 +17,10 @@ use read_states_engine::batch::{Batch, Entry, Version};
 use read_states_engine::commit::Commit;
 use read_states_engine::engine::{Config, Engine, Resize, UserOperation};
 use read_states_engine::id::{Channel, Id};
+use read_states_engine::list::Query;
 use read_states_engine::now::Now;
 use read_states_engine::operation::{Change, Operation};
-use read_states_engine::read::{Found, Query};
+use read_states_engine::read::Found;
 use read_states_journal::{Journal, Options};
 use read_states_sync::{Effort, explore, join, spawn, thread};
 use tempfile::TempDir;
@@ -186,7 +187,7 @@ impl Subject {
         if let Found::Resident(states) = found {
             let known = self.known.lock().unwrap();
             assert_eq!(
-                states,
+                states.to_vec(),
                 known.own.last().unwrap().list(OWN, Query::default())
             );
         }

@@ -10,9 +10,10 @@ use parking_lot::Mutex;
 use read_states_engine::Policy;
 use read_states_engine::engine::{Config, Engine, UserOperation};
 use read_states_engine::id::{Channel, Id};
+use read_states_engine::list::Query;
 use read_states_engine::now::Now;
 use read_states_engine::operation::{Change, Operation};
-use read_states_engine::read::{Found, Query};
+use read_states_engine::read::Found;
 
 const WORKERS: u64 = 6;
 const OPERATIONS: usize = 20_000;
@@ -123,7 +124,7 @@ fn work(engine: &Engine, worker: u64) -> Model {
             .list(user, Query::default(), true, now(&mut random))
             .unwrap()
         {
-            assert_eq!(states, model.list(user, Query::default()));
+            assert_eq!(states.to_vec(), model.list(user, Query::default()));
         }
     }
     model

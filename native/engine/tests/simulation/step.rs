@@ -7,8 +7,8 @@ use fastrand::Rng;
 use read_states_engine::Policy;
 use read_states_engine::engine::UserOperation;
 use read_states_engine::id::{Channel, Id};
+use read_states_engine::list::Query;
 use read_states_engine::operation::{Change, Operation};
-use read_states_engine::read::Query;
 use read_states_engine::read_state::ReadState;
 use read_states_stores::versioned::REMEMBERED;
 

@@ -10,9 +10,10 @@ use read_states_engine::batch::{Batch, Entry};
 use read_states_engine::commit::Commit;
 use read_states_engine::engine::{Config, Engine, Resize, UserOperation};
 use read_states_engine::id::Id;
+use read_states_engine::list::Query;
 use read_states_engine::load::Load;
 use read_states_engine::now::Now;
-use read_states_engine::read::{Found, Query};
+use read_states_engine::read::Found;
 use read_states_engine::recovery::{Recovered, Recovery};
 use read_states_journal::{Journal, Options};
 use read_states_stores::MemoryTable;
@@ -194,7 +195,7 @@ impl World {
             Step::List(user, query) => {
                 let list = self.engine.list(*user, *query, false, self.now);
                 if let Found::Resident(states) = list.unwrap() {
-                    assert_eq!(states, self.model.list(*user, *query));
+                    assert_eq!(states.to_vec(), self.model.list(*user, *query));
                 }
             }
             Step::Total(user) => {
@@ -597,7 +598,7 @@ impl World {
             let Found::Resident(states) = list.unwrap() else {
                 panic!("who was loaded is resident until he is read");
             };
-            let states = states.into_iter();
+            let states = states.to_vec().into_iter();
             found
                 .0
                 .extend(states.map(|(channel, state)| ((user, channel), state)));
