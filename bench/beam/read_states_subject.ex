@@ -17,6 +17,10 @@ defmodule ReadStates.Bench.ReadStatesSubject do
 
   @impl true
   def start(world) do
+    # Code is not what the read states take.
+    {:ok, modules} = :application.get_key(:read_states, :modules)
+    Enum.each([:crypto | modules], &Code.ensure_loaded/1)
+
     # So much that nothing is evicted and no write refused, even with every state dirty.
     states = World.states(world)
     memory = max(200 * states, 512 * 1024 * 1024)

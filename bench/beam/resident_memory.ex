@@ -2,8 +2,8 @@ defmodule ReadStates.Bench.ResidentMemory do
   @moduledoc false
   # What the whole process takes of the machine's memory, after a collection of all garbage; nil where there is no /proc.
 
-  # Longer than the library's allocator keeps what is free.
-  @pause_ms 12_000
+  # Twice as long as the library's allocator keeps what is free.
+  @pause_ms 20_000
 
   def bytes do
     Enum.each(Process.list(), &:erlang.garbage_collect/1)
