@@ -129,18 +129,19 @@ impl<'a> Listing<'a> {
 
     /// The places of the states in ascending order of their channels, of the first `limit` if there is one.
     fn order(&self) -> Vec<usize> {
-        let mut order = self.order_of_few().unwrap_or_else(|| self.order_of_all());
+        let mut order = self.quick_order().unwrap_or_else(|| self.full_order());
         order.truncate(self.query.limit.unwrap_or(usize::MAX));
         order
     }
 
-    /// The order, unless channels are too much alike. Sorted are numbers of 64 bits: the first ones in which
+    /// The order, unless channels are too much alike for it. Sorted are numbers of 64 bits: the first ones in which
     /// the channels differ, and the place. That takes a third of the time of whole channels.
-    fn order_of_few(&self) -> Option<Vec<usize>> {
+    fn quick_order(&self) -> Option<Vec<usize>> {
         let numbers = || self.channels.iter().copied().map(number);
         let first = numbers().next()?;
         let differ = numbers().fold(0, |differ, number| differ | (number ^ first));
-        let common = differ.leading_zeros().min(u64::BITS);
+        // One less where they do not differ at all: so far numbers can be shifted.
+        let common = differ.leading_zeros().min(u128::BITS - 1);
         let place = self.channels.len().next_power_of_two() - 1;
         let key = |(at, number): (usize, u128)| {
             let differing = (number << common >> u64::BITS) as u64;
@@ -155,7 +156,7 @@ impl<'a> Listing<'a> {
 
     /// The order. A channel that was deleted and created meanwhile has another number, and may have been copied under
     /// both; the later copy counts.
-    fn order_of_all(&self) -> Vec<usize> {
+    fn full_order(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.channels.len()).collect();
         order.sort_unstable_by_key(|at| (self.channels[*at], *at));
         order.dedup_by(|later, earlier| {
@@ -251,6 +252,20 @@ mod tests {
             let ids: Vec<Id> = states.iter().map(|(channel, _)| channel.id).collect();
             let expected = limit.map_or(CHANNELS, |limit| limit as Id);
             assert!(ids.iter().copied().eq(0..expected), "{limit:?}: {ids:?}");
+        }
+    }
+
+    #[test]
+    fn channels_that_differ_in_few_bits_are_sorted_quickly() {
+        let engine = Engine::new(Config::default());
+        for (kind, first) in [(0, 0), (1, 1 << 60), (255, Id::MAX - 500)] {
+            let mut listing = Listing::new(&engine, Query::default());
+            let channel = |at: Id| Channel {
+                kind,
+                id: first + at * 77 % 500,
+            };
+            listing.channels.extend((0..500).map(channel));
+            assert!(listing.quick_order().is_some(), "{kind}, {first}");
         }
     }
 
