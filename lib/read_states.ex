@@ -99,7 +99,7 @@ defmodule ReadStates do
 
     * `:name` (atom, default `ReadStates`) - what the other functions are called with. Several
       instances can run side by side under different names. The supervisor is registered under it, and it is
-      the key of a persistent term.
+      the key of a persistent term, so it must not be that of another one.
     * `:store` (module or `{module, options}`, default
       `{ReadStates.Store.Local, path: "data/read_states"}`) - where read states are kept when they
       are not in memory, see `ReadStates.Store`. `ReadStates.Store.Memory` is for tests.
@@ -617,6 +617,9 @@ defmodule ReadStates do
   end
 
   defp answered(:overloaded, _instance, _native, _user, _deadline), do: {:error, :overloaded}
-  defp answered(value, _instance, _native, _user, _deadline), do: {:ok, value}
+
+  defp answered(value, _instance, _native, _user, _deadline) when not is_atom(value),
+    do: {:ok, value}
+
   defp deadline(instance), do: Loader.now() + instance.load_timeout
 end

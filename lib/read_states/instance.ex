@@ -53,7 +53,7 @@ defmodule ReadStates.Instance do
 
   def fetch!(name), do: Argument.invalid!(:name, name, "the name of an instance, an atom")
 
-  # The key is the name alone, as with a named ETS table: to look for a tuple takes four times as long.
+  # The key is the name alone, as with a named ETS table: to look for a tuple takes six times as long.
   def find(name) do
     case :persistent_term.get(name, nil) do
       %__MODULE__{} = instance -> instance
@@ -61,13 +61,15 @@ defmodule ReadStates.Instance do
     end
   end
 
-  # Opens the store and makes an engine, or takes up those that a supervisor which was killed, or
-  # a shutdown which could not commit everything, has left.
-  def open(%Options{name: name} = options) do
+  def check_name!(name) do
     unless find(name) == :persistent_term.get(name, nil) do
       Argument.invalid!(:name, name, "an atom that is not the key of another persistent term")
     end
+  end
 
+  # Opens the store and makes an engine, or takes up those that a supervisor which was killed, or
+  # a shutdown which could not commit everything, has left.
+  def open(%Options{name: name} = options) do
     case find(name) || left(name) do
       nil -> open_new(options)
       instance -> adopt(instance, options)

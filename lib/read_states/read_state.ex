@@ -30,32 +30,42 @@ defmodule ReadStates.ReadState do
 
   # The engine's list, the last first, see `list_binary` in native/nif/src/engine.rs.
   @doc false
-  def from_binary(binary, [counter], zeros), do: from_binary(binary, counter, zeros, [])
+  def from_binary(binary, [counter], zeros), do: one_counter(binary, counter, zeros, [])
 
-  def from_binary(binary, names, _zeros) do
-    size = 4 * length(names)
-
-    states =
-      for <<kind, channel::native-64, last::native-64, counts::binary-size(size) <- binary>> do
-        counts = for <<count::native-32 <- counts>>, do: count
-        build(__MODULE__, kind, channel, last, Map.new(Enum.zip(names, counts)))
-      end
-
-    Enum.reverse(states)
+  def from_binary(binary, names, zeros) do
+    none = :binary.copy(<<0>>, 4 * length(names))
+    several_counters(binary, none, names, zeros, [])
   end
 
-  defp from_binary(
+  defp one_counter(
          <<kind, channel::native-64, last::native-64, count::native-32, rest::binary>>,
          counter,
          zeros,
-         after_it
+         states
        ) do
     counters = if count == 0, do: zeros, else: %{counter => count}
     state = build(__MODULE__, kind, channel, last, counters)
-    from_binary(rest, counter, zeros, [state | after_it])
+    one_counter(rest, counter, zeros, [state | states])
   end
 
-  defp from_binary(<<>>, _counter, _zeros, states), do: states
+  defp one_counter(<<>>, _counter, _zeros, states), do: states
+
+  defp several_counters(<<>>, _none, _names, _zeros, states), do: states
+
+  defp several_counters(binary, none, names, zeros, states) do
+    size = byte_size(none)
+
+    <<kind, channel::native-64, last::native-64, counts::binary-size(size), rest::binary>> =
+      binary
+
+    counters =
+      if counts == none,
+        do: zeros,
+        else: Map.new(Enum.zip(names, for(<<count::native-32 <- counts>>, do: count)))
+
+    state = build(__MODULE__, kind, channel, last, counters)
+    several_counters(rest, none, names, zeros, [state | states])
+  end
 
   # With a module that is known to the compiler it would be a change of a map, which takes five times as long.
   defp build(module, kind, channel, last, counters) do

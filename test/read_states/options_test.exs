@@ -100,7 +100,6 @@ defmodule ReadStates.OptionsTest do
   end
 
   test "a name under which others keep a persistent term is left to them", %{name: name} do
-    Process.flag(:trap_exit, true)
     :persistent_term.put(name, %{theirs: true})
     on_exit(fn -> :persistent_term.erase(name) end)
 

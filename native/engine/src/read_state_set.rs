@@ -352,6 +352,7 @@ impl<H: Default> ReadStateSet<H> {
                 return Some(block.number(0));
             }
             let start = block.search(from).unwrap_or_else(|start| start);
+            // `extend` would copy each of them once more.
             to.reserve(block.len() - start);
             for state in block.states_from(start) {
                 to.push(state);
