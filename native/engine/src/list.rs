@@ -139,8 +139,9 @@ impl<'a> Listing<'a> {
         order
     }
 
-    /// The order, unless channels are too much alike for it, as small ids of several kinds are. Sorted are numbers of 64 bits: the first ones in which
-    /// the channels differ, and the place. That takes a third of the time of whole channels.
+    /// The order, unless channels are too much alike for it, as small ids of several kinds are. Sorted are
+    /// numbers of 64 bits: the first ones in which the channels differ, and the place. That takes a third of the
+    /// time of whole channels.
     fn quick_order(&self) -> Option<Vec<usize>> {
         let numbers = || self.channels.iter().copied().map(number);
         let first = numbers().next()?;
