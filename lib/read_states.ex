@@ -98,8 +98,7 @@ defmodule ReadStates do
   ## Options
 
     * `:name` (atom, default `ReadStates`) - what the other functions are called with. Several
-      instances can run side by side under different names. The supervisor is registered under it, and it is
-      the key of a persistent term, so it must not be that of another one.
+      instances can run side by side under different names. The supervisor is registered under it.
     * `:store` (module or `{module, options}`, default
       `{ReadStates.Store.Local, path: "data/read_states"}`) - where read states are kept when they
       are not in memory, see `ReadStates.Store`. `ReadStates.Store.Memory` is for tests.

@@ -53,19 +53,11 @@ defmodule ReadStates.Instance do
 
   def fetch!(name), do: Argument.invalid!(:name, name, "the name of an instance, an atom")
 
-  # The key is the name alone, as with a named ETS table: to look for a tuple takes six times as long.
-  def find(name) do
-    case :persistent_term.get(name, nil) do
-      %__MODULE__{} = instance -> instance
-      _other -> nil
-    end
-  end
+  def find(name), do: :persistent_term.get(key(name), nil)
 
-  def check_name!(name) do
-    unless find(name) == :persistent_term.get(name, nil) do
-      Argument.invalid!(:name, name, "an atom that is not the key of another persistent term")
-    end
-  end
+  # Nobody else's, as a name alone may be: many keep something under the name of their module. A pair takes half as
+  # long to look for as a tuple.
+  def key(name), do: [ReadStates | name]
 
   # Opens the store and makes an engine, or takes up those that a supervisor which was killed, or
   # a shutdown which could not commit everything, has left.
@@ -204,7 +196,7 @@ defmodule ReadStates.Instance do
 
   defp put(instance) do
     :persistent_term.erase({ReadStates, :left, instance.name})
-    :persistent_term.put(instance.name, instance)
+    :persistent_term.put(key(instance.name), instance)
     instance
   end
 
@@ -233,7 +225,7 @@ defmodule ReadStates.Instance do
     if Native.is_recovering(engine), do: max(users, 1), else: users
   end
 
-  defp erase(instance), do: :persistent_term.erase(instance.name)
+  defp erase(instance), do: :persistent_term.erase(key(instance.name))
 
   defp left(name), do: :persistent_term.get({ReadStates, :left, name}, nil)
 

@@ -25,7 +25,6 @@ defmodule ReadStates.Supervisor do
 
   def start_link(%Options{name: name} = options) do
     await_orphans(name)
-    Instance.check_name!(name)
 
     case Supervisor.start_link(__MODULE__, options, name: name) do
       # What the store says of its options.

@@ -9,8 +9,14 @@ defmodule ReadStates.RestartTest do
   setup %{name: name, tmp_dir: dir} do
     start!(name, store: {Local, path: Path.join(dir, "store")}, journal: [sync_every: 10])
     broken = Module.concat(name, Broken)
-    :persistent_term.put(broken, %{Instance.fetch!(name) | name: broken, engine: make_ref()})
-    on_exit(fn -> :persistent_term.erase(broken) end)
+
+    :persistent_term.put(Instance.key(broken), %{
+      Instance.fetch!(name)
+      | name: broken,
+        engine: make_ref()
+    })
+
+    on_exit(fn -> :persistent_term.erase(Instance.key(broken)) end)
     %{broken: broken}
   end
 
