@@ -19,6 +19,9 @@ pub type Version = u64;
 /// No clock gives a version above this. One would leave no room for later ones.
 pub(crate) const MAX_VERSION: Version = 1 << 62;
 
+/// A store with higher ones is damaged. Those that the engine gives after what it has loaded stay below [`MAX_VERSION`].
+pub(crate) const MAX_LOADED_VERSION: Version = MAX_VERSION / 2;
+
 const MAGIC: [u8; 4] = *b"RSB\x01";
 const HEADER: usize = 8;
 const ROW: u8 = 0;

@@ -496,7 +496,7 @@ fn add_deletes(
         });
         in_flight.user = deletes.user;
     }
-    for deleted in &deletes.channels[in_flight.channels..] {
+    for deleted in deletes.channels.range(in_flight.channels..) {
         if snapshot.room == 0 {
             break;
         }

@@ -42,6 +42,9 @@ const SEGMENTS: usize = ((1u32 << INDEX_BITS) / FIRST_SEGMENT).ilog2() as usize 
 /// Numbers that wait together until nobody can see them.
 const RETIRED_AT_ONCE: usize = 64;
 
+/// Cells that are moved to a larger table in one go.
+const AT_ONCE: usize = 16;
+
 const EMPTY: u32 = 0;
 const REMOVED: u32 = 1;
 /// A cell holds the slot's index plus this.
@@ -414,11 +417,14 @@ impl Directory {
             return;
         }
         let table = new_table(((writer.live + 1) * 2).next_power_of_two().max(8));
-        for cell in cells.iter() {
-            let value = cell.load(Ordering::Relaxed);
-            if value > REMOVED {
-                let index = (value & !TAG) - BIAS;
-                let hash = self.hasher.hash_one(partition.slot(index).channel());
+        let slot = |value| partition.slot((value & !TAG) - BIAS);
+        for cells in cells.chunks(AT_ONCE) {
+            let values = cells.iter().map(|cell| cell.load(Ordering::Relaxed));
+            let values = values.filter(|value| *value > REMOVED);
+            // All at once, not one after the other.
+            values.clone().for_each(|value| prefetch(slot(value)));
+            for value in values {
+                let hash = self.hasher.hash_one(slot(value).channel());
                 let free = probe(&table, hash).find(|cell| cell.load(Ordering::Relaxed) == EMPTY);
                 let free = free.expect("the new table has twice the cells");
                 free.store(value, Ordering::Relaxed);

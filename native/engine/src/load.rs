@@ -8,7 +8,7 @@ use ahash::AHashMap;
 use read_states_sync::pin;
 use scopeguard::ScopeGuard;
 
-use crate::batch::{Batch, BatchError, Entry, MAX_VERSION, Row, Version};
+use crate::batch::{Batch, BatchError, Entry, MAX_LOADED_VERSION, Row, Version};
 use crate::engine::Engine;
 use crate::garbage::{Loose, release};
 use crate::id::{Channel, Id};
@@ -176,7 +176,7 @@ impl Load {
         for entry in Batch::check(page)? {
             let entry = entry?;
             entries += 1;
-            if entry.version() > MAX_VERSION {
+            if entry.version() > MAX_LOADED_VERSION {
                 return Err(BatchError::Version(entry.version()));
             }
             let staged = self.staged.entry(entry.user()).or_default();
@@ -462,7 +462,7 @@ impl Shard {
                 if let Some(version) = merge.deleted_user {
                     unsettled.delete_user(version);
                 }
-                unsettled.deletes.channels = merge.deleted;
+                unsettled.deletes.channels = merge.deleted.into();
                 let awaited = unsettled
                     .epoch
                     .is_some_and(|epoch| self.ledger.epochs.is_awaited(epoch));

@@ -158,7 +158,8 @@ impl Engine {
             resident.unpin();
             let found = read(resident);
             if matches!(found, Found::Resident(_)) {
-                shard.ledger.counts.hits += 1;
+                // Who has waited was a miss.
+                shard.ledger.counts.hits += u64::from(pins == 0);
             } else {
                 // He will be read once more.
                 resident.pins = pins;

@@ -1,6 +1,8 @@
 //! What a shard knows of one user: its read states if it is resident, else the operations
 //! that wait for them.
 
+use std::collections::VecDeque;
+
 use read_states_sync::fail_point;
 
 use crate::batch::Version;
@@ -73,7 +75,7 @@ pub(crate) struct Deletes {
     /// Of the whole user.
     pub user: Option<Version>,
     /// Of single channels, oldest first, all after that of the user.
-    pub channels: Vec<DeletedChannel>,
+    pub channels: VecDeque<DeletedChannel>,
     /// Which of them a commit has written to the journal, once more.
     pub written: DeletesInFlight,
 }
@@ -174,7 +176,7 @@ impl Deletes {
     }
 
     pub fn push(&mut self, channel: Channel, version: Version) {
-        self.channels.push(DeletedChannel {
+        self.channels.push_back(DeletedChannel {
             channel,
             accepted: version,
             version,
@@ -197,7 +199,7 @@ impl Deletes {
         self.channels.drain(..in_flight.channels);
         self.written.channels = self.written.channels.saturating_sub(in_flight.channels);
         if self.channels.is_empty() {
-            self.channels = Vec::new();
+            self.channels = VecDeque::new();
         }
     }
 }

@@ -4,9 +4,10 @@
 mod schedules;
 
 use std::collections::VecDeque;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::mem;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -98,6 +99,8 @@ struct Old {
     found: Found,
     /// Of the file: it may have been made when segments had another size.
     bytes: usize,
+    /// Whether it is on the disk: the process that wrote it may have died before it was.
+    synced: bool,
 }
 
 #[derive(Debug)]
@@ -478,6 +481,7 @@ impl Journal {
     pub fn sync(&self) -> io::Result<()> {
         // Who was to write them may have panicked, and after this the segments that have them may go.
         self.mark_again();
+        self.sync_old()?;
         let (sealed, current): (Vec<_>, _) = {
             // Together, for another one may become current between the two.
             let mut files = self.files();
@@ -500,6 +504,22 @@ impl Journal {
         current.sync(true)?;
         for sealed in &mut self.files().sealed {
             sealed.synced |= done.contains(&sealed.segment.sequence);
+        }
+        Ok(())
+    }
+
+    /// What an earlier life left, before anything that is made of it gets elsewhere.
+    fn sync_old(&self) -> io::Result<()> {
+        let left: Vec<_> = {
+            let files = self.files();
+            let left = files.old.iter().filter(|old| !old.synced);
+            left.map(|old| old.found.clone()).collect()
+        };
+        for (sequence, path) in left {
+            sync_file(&path)?;
+            for old in &mut self.files().old {
+                old.synced |= old.found.0 == sequence;
+            }
         }
         Ok(())
     }
@@ -742,6 +762,18 @@ impl Drop for Journal {
     }
 }
 
+/// Waits until a file that nobody writes to is on the disk. If it is gone, nobody needs it any more.
+fn sync_file(path: &Path) -> io::Result<()> {
+    let file = match File::options().read(true).write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    file.sync_data().inspect_err(|_| {
+        // As where a segment's sync fails: what could not be written is to be written again.
+        let _ = fs::read(path).and_then(|bytes| file.write_all_at(&bytes, 0));
+    })
+}
+
 /// Removes a file. If it is gone, whoever removed it got no further.
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
@@ -784,6 +816,7 @@ fn segments(directory: &Path, id_width: u8) -> Result<(Vec<Old>, Option<Header>)
         found.push(Old {
             bytes: bytes.len() as usize,
             found: (number, path),
+            synced: false,
         });
     }
     found.sort_unstable_by_key(|old| old.found.0);

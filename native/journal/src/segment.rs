@@ -18,6 +18,7 @@ use read_states_sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use read_states_sync::atomic::{AtomicBool, AtomicUsize};
 use read_states_sync::{Mutex, fail_point};
 use rustix::fs::{FallocateFlags, fallocate};
+use scopeguard::guard;
 
 use crate::error::OpenError;
 use crate::journal::Options;
@@ -62,6 +63,8 @@ pub(crate) struct Segment {
     stored: Mutex<Marks>,
     /// Whether a mark was written since the last sync.
     marked: AtomicBool,
+    /// Whether a sync is under way, which may fail, and which has what was said to be written before it.
+    syncing: AtomicBool,
     /// Whether the directory knows the file, on the disk.
     named: AtomicBool,
 }
@@ -238,6 +241,7 @@ impl Segment {
             stored: Mutex::new(Marks::at(STORED)),
             // The header.
             marked: AtomicBool::new(true),
+            syncing: AtomicBool::new(false),
             named: AtomicBool::new(false),
             synced: Mutex::new(Synced {
                 earlier: HEADER,
@@ -293,15 +297,20 @@ impl Segment {
         self.late.fetch_min(from, Release);
     }
 
-    /// Whether something was written since the last sync that says so.
+    /// Whether something that says so was written since the last sync that is done.
     pub fn is_changed(&self) -> bool {
-        self.late.load(Acquire) < usize::MAX || self.marked.load(Acquire)
+        // That of a sync last: who finds what it has taken from the others finds it too, or it is done.
+        self.late.load(Acquire) < usize::MAX
+            || self.marked.load(Acquire)
+            || self.syncing.load(Acquire)
     }
 
     /// Waits until all records that were written before are on the disk. Says whether there can be more.
     pub fn sync(&self, is_current: bool) -> io::Result<bool> {
         let mut synced = self.synced.lock();
         fail_point!();
+        self.syncing.store(true, Relaxed);
+        let _syncing = guard((), |()| self.syncing.store(false, Release));
         let late = self.late.swap(usize::MAX, AcqRel);
         let marked = self.marked.swap(false, AcqRel);
         let to = self.next.load(Acquire).min(self.map.bytes());
@@ -344,7 +353,14 @@ impl Segment {
 
 #[cfg(all(test, not(feature = "shuttle"), target_os = "linux"))]
 mod tests {
+    use std::ptr::null_mut;
+
+    use read_states_sync::pin;
+    use rustix::fs::statfs;
+    use rustix::mm::{MapFlags, ProtFlags, mmap};
+
     use super::*;
+    use crate::journal::Journal;
 
     const OPTIONS: Options = Options {
         segment: 1 << 18,
@@ -354,7 +370,7 @@ mod tests {
         exact: true,
     };
 
-    /// Kilobytes of the file's mapping that the system would write to the disk.
+    /// Kilobytes of the file's only mapping that the system would write to the disk.
     fn dirty(path: &Path) -> usize {
         let maps = fs::read_to_string("/proc/self/smaps").unwrap();
         let map = maps.split_once(path.to_str().unwrap()).unwrap().1;
@@ -365,6 +381,12 @@ mod tests {
             number.unwrap().parse::<usize>().unwrap()
         };
         kilobytes(shared) + kilobytes(private)
+    }
+
+    /// Whether no disk has the file: then all of it is always dirty.
+    fn is_in_memory(path: &Path) -> bool {
+        const TMPFS: i64 = 0x0102_1994;
+        statfs(path).unwrap().f_type as i64 == TMPFS
     }
 
     #[test]
@@ -383,11 +405,39 @@ mod tests {
         append(&[1]);
         segment.map.fails.store(true, Relaxed);
         segment.sync(true).unwrap_err();
-        // All that was written, for nobody knows which of it is meant. In memory alone everything is always dirty.
-        assert!(dirty(&path) >= 1_000 * size(15) / 1_024);
+        // All that was written, for nobody knows which of it is meant.
+        assert!(dirty(&path) >= before + 1_000 * size(15) / 1_024 || is_in_memory(&path));
         assert!(segment.is_changed());
         segment.sync(true).unwrap();
         assert!(dirty(&path) <= before);
         assert!(!segment.is_changed());
+    }
+
+    #[test]
+    fn the_first_sync_has_what_an_earlier_life_did_not_come_to_sync() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Journal::open(directory.path(), OPTIONS).unwrap();
+        let journal = open();
+        for word in 0..1_000 {
+            journal.append([1; 3], &[word; 15], &pin()).unwrap();
+        }
+        drop(journal);
+        open().sync().unwrap();
+        let path = path(directory.path(), 0);
+        let file = File::open(&path).unwrap();
+        // SAFETY: a new mapping, at an address of the system's choice, which nobody refers to.
+        unsafe {
+            let flags = MapFlags::SHARED | MapFlags::POPULATE;
+            mmap(
+                null_mut(),
+                OPTIONS.segment,
+                ProtFlags::READ,
+                flags,
+                &file,
+                0,
+            )
+            .unwrap();
+        }
+        assert!(dirty(&path) == 0 || is_in_memory(&path));
     }
 }

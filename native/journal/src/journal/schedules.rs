@@ -208,6 +208,27 @@ fn a_sync_has_what_was_written_long_after_its_room_was_taken() {
 }
 
 #[test]
+fn a_sync_waits_for_another_one_that_has_what_was_written_late() {
+    explore(Effort { schedules: 4_000 }, || {
+        let subject = Subject::new();
+        subject.append(1);
+        let late = subject.journal.reserve([1].into_iter(), &pin());
+        let mut late = late.unwrap();
+        subject.journal.seal(&pin());
+        subject.sync();
+        join([
+            spawn(&subject, move |subject| {
+                late.append(TAG, &[2]);
+                drop(late);
+                subject.appended.lock().unwrap().insert(2);
+                subject.sync();
+            }),
+            spawn(&subject, |subject| (0..2).for_each(|_| subject.sync())),
+        ]);
+    });
+}
+
+#[test]
 fn a_crash_leaves_all_that_was_appended() {
     explore(Effort { schedules: 600 }, || {
         let subject = Subject::new();
