@@ -13,14 +13,14 @@ defmodule ReadStates do
       with time (snowflakes, `bigserial`). What is not a channel but is read like one (pins, events, a
       notification centre) is `{kind, id}` with `kind` from 1 to 255; a plain integer is kind 0.
     * A *read state* is the message read last, and one to four counters of 32 bits.
-    * A user is *resident* when his read states are in memory. He is *loaded* from the store when they
-      are needed, and *evicted* when there is no room.
+    * A user is *resident* when their read states are in memory. They are *loaded* from the store when
+      they are needed, and *evicted* when there is no room.
     * A change is *dirty* until it is *committed* to the store.
 
   ## What waits and what does not
 
   A write returns at once, whatever the store does: an operation on a user who is not resident is
-  kept and merged, with the same meaning, when he is loaded. A read of a user who is not resident
+  kept and merged, with the same meaning, when the user is loaded. A read of a user who is not resident
   waits for one load. A read sees every operation that returned before it.
 
   ## Errors
@@ -32,9 +32,10 @@ defmodule ReadStates do
   | --- | --- | --- |
   | `{:error, :overloaded}` | writes | the memory for uncommitted changes, or the journal, is full; nothing was accepted |
   | `{:error, :disk_full}` | writes | there is no room on the disk for the journal; nothing was accepted |
-  | `{:error, :journal_failed}` | writes | the journal's files could not be made, and nothing was accepted, or not be synced (with `sync_every: 0`); the log says why |
+  | `{:error, :journal_failed}` | writes | the journal's files could not be made; nothing was accepted. The log says why |
+  | `{:error, :journal_failed}` | writes, with `sync_every: 0` | carried out, but not known to be on disk: an increment that is repeated counts twice. The log says why |
   | `{:error, :journal_failed}` | `commit/1` | what the journal has of an earlier life could not be read again, and will be tried again; the log says why |
-  | `{:error, :overloaded}` | reads, `load/2` | too many users are waiting to be loaded |
+  | `{:error, :overloaded}` | reads, `load/2` | 100,000 users are waiting to be loaded already |
   | `{:error, :closed}` | writes, `commit/1` | the instance is shutting down |
   | `{:error, :closed}` | reads, `load/2` | the instance stopped while the load was under way |
   | `{:error, :timeout}` | reads, `load/2` | the load took longer than `:load_timeout` |
@@ -67,7 +68,10 @@ defmodule ReadStates do
           | {:delete, id(), channel()}
           | {:delete, id()}
 
-  @typedoc "Why a write was not accepted."
+  @typedoc """
+  Why a write did not return `:ok`. Nothing was accepted, except where it is `:journal_failed` with
+  `sync_every: 0`: see [Errors](#module-errors).
+  """
   @type write_error :: :overloaded | :closed | :disk_full | :journal_failed
 
   @typedoc "Why a read has no answer."
@@ -118,17 +122,27 @@ defmodule ReadStates do
           return `{:error, :overloaded}`;
         * `:sync_every` (milliseconds, 0 to 60,000, default 100) - how much a power cut can cost. With 0 every write
           waits for the disk.
-    * `:eviction` (`:clock` or `:lru`, default `:clock`) - who leaves when there is no room. `:clock` keeps those who
-      are used often, also while a job reads every user once; who has many times the read states of others has to
-      be used more often than they, for he takes their room. `:lru` keeps exactly those who were used
+    * `:eviction` (`:clock` or `:lru`, default `:clock`) - which users leave when there is no room. `:clock` keeps
+      those that are used often, also while a job reads every user once. A user with far more read states than
+      others takes up more room, so must be used more often to stay. `:lru` keeps exactly those that were used
       last; it takes about 32 bytes more a user, and every use takes longer.
     * `:commit_after` (milliseconds, default 30,000) - from the first change of a user to its commit.
       More means fewer writes to the store, less means a smaller journal, or less to lose without one.
     * `:load_timeout` (milliseconds, default 5,000) - how long a read waits for a load.
     * `:drain_timeout` (milliseconds, default 30,000) - how long a shutdown waits for commits.
 
-  Returns `{:ok, pid}`, or `{:error, reason}` if the instance runs already or the store cannot be
-  opened, with the store's reason. Raises `ArgumentError` for an option that is not possible.
+  Returns `{:ok, pid}`, or `{:error, reason}`. Raises `ArgumentError` for an option that is not possible. The
+  reasons are
+
+    * `{:already_started, pid}` - the instance runs already;
+    * `{:journal, {reason, text}}` - the journal cannot be taken up, or made: see
+      [What can be lost](durability.md#how-it-works);
+    * `{:uncommitted, %{users: count, options: options}}` - an instance of this name has stopped in this VM
+      without having committed everything, and had other options: see
+      [Shutdown](shutdown.md#when-the-store-is-away);
+    * the store's own, which its documentation lists; `{exception, stacktrace}` if its
+      `c:ReadStates.Store.open/2` raises anything but `ArgumentError`, and `{:bad_return, term}` if that returns
+      something that is no answer.
 
       iex> {:ok, _pid} = ReadStates.start_link(name: MyApp.Other, store: ReadStates.Store.Memory)
       iex> ReadStates.ack(MyApp.Other, 1, 10, 100)
@@ -161,7 +175,7 @@ defmodule ReadStates do
   If `message` is newer than the message read last, that moves to it and every counter becomes 0.
   If it is the same or older, nothing changes. Creates the read state if there is none.
 
-  Returns `:ok`, or `{:error, reason}` if the operation was not accepted. Raises `ArgumentError` for
+  Returns `:ok`, or `{:error, reason}` as [above](#module-errors). Raises `ArgumentError` for
   an argument that is not possible.
 
       iex> ReadStates.increment(MyApp.ReadStates, 1, 10, 100)
@@ -193,7 +207,7 @@ defmodule ReadStates do
     * `:by` (0 to 2^32 - 1, default 1) - how much to add;
     * `:counter` (default: the first of the instance's) - which counter.
 
-  Returns `:ok`, or `{:error, reason}` if the operation was not accepted. Raises `ArgumentError` for
+  Returns `:ok`, or `{:error, reason}` as [above](#module-errors). Raises `ArgumentError` for
   an argument that is not possible.
 
       iex> ReadStates.increment(MyApp.ReadStates, [1, 2, 3], 10, 100)
@@ -270,7 +284,7 @@ defmodule ReadStates do
   `counters` is a map or a keyword list; a counter that is not named becomes 0. Creates the read
   state if there is none.
 
-  Returns `:ok`, or `{:error, reason}` if the operation was not accepted. Raises `ArgumentError` for
+  Returns `:ok`, or `{:error, reason}` as [above](#module-errors). Raises `ArgumentError` for
   an argument that is not possible.
 
       iex> ReadStates.ack(MyApp.ReadStates, 1, {7, 10}, 100)
@@ -306,7 +320,7 @@ defmodule ReadStates do
   At most 1,000,000 at once. They are accepted as a whole, or not at all; a concurrent reader
   may see some of them before the others.
 
-  Returns `:ok`, or `{:error, reason}` if they were not accepted. Raises `ArgumentError` if one of
+  Returns `:ok`, or `{:error, reason}` as [above](#module-errors). Raises `ArgumentError` if one of
   them is not possible, and then none has been carried out.
 
       iex> ReadStates.update(MyApp.ReadStates, [
@@ -333,7 +347,7 @@ defmodule ReadStates do
   @doc """
   Deletes one read state, in the store too. One that is not there stays so.
 
-  Returns `:ok`, or `{:error, reason}` if the operation was not accepted. Raises `ArgumentError` for
+  Returns `:ok`, or `{:error, reason}` as [above](#module-errors). Raises `ArgumentError` for
   an argument that is not possible.
 
       iex> ReadStates.ack(MyApp.ReadStates, 1, 10, 100)
@@ -353,7 +367,7 @@ defmodule ReadStates do
   @doc """
   Deletes every read state of a user, in the store too.
 
-  Returns `:ok`, or `{:error, reason}` if the operation was not accepted. Raises `ArgumentError` for
+  Returns `:ok`, or `{:error, reason}` as [above](#module-errors). Raises `ArgumentError` for
   an argument that is not possible.
 
       iex> ReadStates.ack(MyApp.ReadStates, 1, 10, 100)
@@ -401,7 +415,8 @@ defmodule ReadStates do
 
   ## Options
 
-    * `:after` (a channel) - only those after it: with `:limit`, the next page;
+    * `:after` (a channel) - only those after it: with `:limit`, the next page. Give `{kind, channel}` of
+      the last read state of the page before: a plain integer is of kind 0, and lists go on to other kinds;
     * `:limit` (a non-negative integer) - at most so many;
     * `:nonzero` (a counter) - only those in which this counter is above 0.
 
@@ -413,7 +428,7 @@ defmodule ReadStates do
       iex> {:ok, [first, second]} = ReadStates.list(MyApp.ReadStates, 1, limit: 2)
       iex> {first.channel, second.channel}
       {10, 11}
-      iex> {:ok, [third]} = ReadStates.list(MyApp.ReadStates, 1, after: second.channel)
+      iex> {:ok, [third]} = ReadStates.list(MyApp.ReadStates, 1, after: {second.kind, second.channel})
       iex> third.channel
       12
       iex> {:ok, [unread]} = ReadStates.list(MyApp.ReadStates, 1, nonzero: :mention_count)
@@ -459,7 +474,7 @@ defmodule ReadStates do
   The sum of the instance's first counter over the user's read states: the badge.
 
   Returns `{:ok, sum}`, or `{:error, reason}` if the user could not be loaded. Raises
-  `ArgumentError` for an argument that is not possible. Of a user with more than 100,000 read states the sum is not of one
+  `ArgumentError` for an argument that is not possible. The sum for a user with more than 100,000 read states is not of one
   moment: what is written meanwhile may be in it or not.
 
       iex> ReadStates.increment(MyApp.ReadStates, 1, 10, 100)
@@ -497,8 +512,12 @@ defmodule ReadStates do
   @doc """
   Makes users (at most 1,000,000) resident: to warm up, or before a storm of connects.
 
-  Returns `:ok` when they are, or `{:error, reason}` if one of them could not be loaded. They can
-  be evicted again as any others. Raises `ArgumentError` for an argument that is not possible.
+  Users are loaded a thousand at a time, and `:load_timeout` is for each thousand, not for the call.
+  They can be evicted again as any others: if there is not room for all of them, the first are evicted
+  while the last are loaded.
+
+  Returns `:ok` when all have been loaded, or `{:error, reason}` if one of them could not be; those who
+  were loaded before stay. Raises `ArgumentError` for an argument that is not possible.
 
       iex> ReadStates.load(MyApp.ReadStates, [1, 2, 3])
       :ok
@@ -539,8 +558,18 @@ defmodule ReadStates do
   @doc """
   Commits everything that was accepted before the call: pending operations and deletes too.
 
-  Returns `:ok` when it is durable in the store, or `{:error, reason}`; what could not be committed
-  is not lost, and tried again later. Raises `ArgumentError` if there is no such instance.
+  Waits for as long as it takes, without a deadline. Where the store hangs, each call of it is given up
+  after a minute.
+
+  Returns `:ok` when everything is durable in the store, or `{:error, reason}`. What could not be
+  committed is not lost, and is tried again later. The reasons are
+
+    * `:store_unavailable` - a commit failed, or the load of a user who has something to be committed. Users
+      are in two halves that commit by themselves, and a failure is one for all of its half;
+    * `:journal_failed` - what the journal has of an earlier life could not be read again;
+    * `:closed` - the instance has stopped meanwhile.
+
+  Raises `ArgumentError` if there is no such instance.
 
       iex> ReadStates.ack(MyApp.ReadStates, 1, 10, 100)
       iex> ReadStates.commit(MyApp.ReadStates)
@@ -564,6 +593,11 @@ defmodule ReadStates do
   @doc """
   Changes the bounds of a running instance: `:capacity`, `:memory` and `:dirty_memory`, see
   `start_link/1`. What is not named stays. Evicts at once what no longer fits.
+
+  `:dirty_memory` does not follow `:memory`. If `memory` would be below it, give both: `memory` alone
+  raises, and the error names `dirty_memory`. The new bounds hold until the instance is stopped in an
+  orderly way; the next start takes those of its options. They stay if the supervisor dies and is
+  restarted with the same options.
 
   Returns `:ok`. Raises `ArgumentError` for a bound that is not possible.
 

@@ -1,6 +1,6 @@
 defmodule ReadStates.Copy do
   @moduledoc """
-  Moves everything from one store to another, any two of them, and looks at the end whether it is all there.
+  Copies everything from one store to another, any two of them, and checks at the end that it is all there.
 
   `mix read_states.copy` does it from a shell, `copy/3` from code, for example in a release:
 
@@ -49,8 +49,8 @@ defmodule ReadStates.Copy do
   @doc """
   Copies every row and every delete that is remembered of the store `from` into the store `to`, and compares the two.
 
-  What is in `to` before stays, and of what is in both the newer wins: so a copy that was interrupted is made again, and
-  ends right. With `:resume` it goes on where it was.
+  What is in `to` before stays, and of what is in both the newer wins: so a copy that was interrupted can be made again from
+  the beginning. With `:resume` it goes on where it was.
 
   Options:
 
@@ -59,15 +59,17 @@ defmodule ReadStates.Copy do
     between the same stores, the copy goes on from there. It is removed at the end;
   - `:merge` (boolean, by default `false`) - whether other stores are copied to `to` as well, or instances write to it. Then
     at the end `to` must have every row of `from`, as it is or newer, and what else it has is not looked at. What `from` still has
-    and somebody else deleted is back if nobody remembers the delete; the guide [Moving to another store](moving.md) says more;
-  - `:on_progress` (function of two arguments) - called with how many of how many entries have been dealt with.
+    and another store has deleted is back if the delete is not remembered any more; the guide
+    [Moving to another store](moving.md) says more;
+  - `:on_progress` (function of two arguments) - called with the steps done and the steps in all. An entry is a step in each
+    pass over everything: in three, and in two with `:merge` and by `ReadStates.Store.Both.copy/2`.
 
-  Returns `{:ok, figures}`: `rows`, `deletes` and `users` that `from` has; and, but for `:merge`, `sha256`, the sum (in 256 bits)
-  of the digests of all rows, which is the same of both stores when all is copied.
+  Returns `{:ok, figures}`: `rows`, `deletes` and `users` that `from` has; and, without `:merge`, `sha256`, the sum (in 256 bits)
+  of the digests of all rows, which is the same for both stores when all is copied.
 
   Returns `{:error, {reason, text}}`, where the text is for people, and `reason` is `:open`, `:read` or `:write` for what a
   store has refused, `:journal` where there is a journal beside a store of `ReadStates.Store.Local` with something in
-  it that is not committed, `:resume` for that file, and `:different` if at the end the rows are not those that they must be.
+  it that is not committed, `:resume` for the file of that option, and `:different` if at the end the rows are not as they must be.
   If `from` is a store that notes its counters, `:counters` must be those.
 
   Raises `ArgumentError` if an argument is wrong.

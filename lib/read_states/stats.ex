@@ -7,15 +7,17 @@ defmodule ReadStates.Stats do
   - `pending_operations` - operations on users who are not resident;
   - `load_queue` - users waiting to be loaded;
   - `memory`, `dirty_memory` - bytes: of everything, and of users with something uncommitted;
-  - `reusable_memory` - bytes that evicted users have left for those to come, and up to 4 MB that are kept ready for them, of
-    all instances in the VM together, and not part of `memory`;
+  - `reusable_memory` - bytes that evicted users have left for those to come, and up to 4 MB that are kept ready for them. It
+    is of all instances in the VM together, and not part of `memory`;
   - `journal_size` - bytes of the journal's files, 0 without a journal;
   - `capacity`, `max_memory`, `max_dirty_memory`, `max_journal_size` - the bounds on `states`, `memory`, `dirty_memory`
     and `journal_size`;
-  - `hits`, `misses` - reads of users who were resident, and reads that waited for a load;
+  - `hits`, `misses` - reads of users who were resident, and reads that waited for a load. A read that was refused with
+    `{:error, :overloaded}`, because too many users wait to be loaded, is a miss;
   - `loads`, `evictions` - users loaded, and users evicted; `evicted_states` - their read states;
   - `commits`, `committed_entries` - batches committed, and the rows and deletes in them;
-  - `overloads` - calls refused because `dirty_memory` or `journal_size` would have passed its bound.
+  - `overloads` - writes refused with `{:error, :overloaded}`, because `dirty_memory` or `journal_size` would have passed its
+    bound. Writes refused with another error, and reads, are not counted.
   """
 
   alias ReadStates.Native

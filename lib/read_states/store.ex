@@ -24,9 +24,11 @@ defmodule ReadStates.Store do
   version is not above its own, and leaves the others.
 
   For this, a store must remember deletes: after the commit of a row at version 1 and of a delete at version 3, a row at
-  version 2 is late, and must not come back to life. A delete has to be remembered for as long as a commit that is older
-  may still arrive. An instance gives a commit up after a minute and stamps the next try anew, so an hour is ample
-  (versions are microseconds since 1970).
+  version 2 is late, and must not come back to life. A delete has to be remembered for longer than a commit can be late.
+  An instance gives a commit up after a minute and stamps the next try anew, so that is some minutes: ten will do, an hour
+  is ample (versions are microseconds since 1970). In a store that one instance owns, none need survive a start. In one
+  that several share (`c:shared?/1`) they have to, because the commits of the others go on; and where the clocks of these
+  differ, by so much longer.
 
   The entries of one batch may be of the same user and even of the same read state, in any order. The rule sorts them out.
 
@@ -34,25 +36,27 @@ defmodule ReadStates.Store do
 
   `c:open/2` is called once, before anything else. `c:load/3`, `c:commit/2` and `c:scan/2` are called from short-lived
   processes, several at a time. Mostly they concern different users, but a call that was given up may still be under
-  way when it is tried again, and a user can be deleted while he is loaded. When a commit, or all
-  pages of a load together, take longer than a minute, their process is killed. The process that called `c:open/2` may be killed too, and its successor goes on with the same
-  `t:t/0`: a store must not be linked to it.
+  way when it is tried again, and a user can be deleted while being loaded. When a commit, or all pages of a load together,
+  take longer than a minute, their process is killed. The process that called `c:open/2` may be killed too, and its successor
+  goes on with the same `t:t/0`: a store must not be linked to it.
 
   `c:close/1` is called when the instance stops, after all other calls.
 
-  An error of a store is never fatal: loads and commits are tried again, with growing pauses. When a load of several users fails, each is
-  tried alone, so that one whom the store cannot read holds up nobody else. When a commit fails, it is tried with one entry, and after each
-  success with four times as many: so one entry that the store refuses, or more than it writes in time, keeps the others waiting for seconds only. What a
-  store refuses for ever stays in the journal, though, if there is one, and fills it in the end.
+  An error of a store is never fatal: loads and commits are tried again, with growing pauses. When a load of several users
+  fails, each is tried alone, so that a user whom the store cannot read does not hold up the others. When a commit fails, it
+  is tried with one entry, and after each success with four times as many. So if the store refuses one entry, or cannot
+  write so many in time, the others wait for seconds only. What a store refuses for ever stays in the journal, if there is
+  one, and may fill it.
 
   ## Passwords
 
   The options of a store, and what `c:open/2` makes of them, are not shown where the instance is: not in its
   specification as a child, nor in the states of its processes, which a crash reports. In what a store says of a failure
   (an error, an exception, its arguments), in the log and in events, this is replaced by `[hidden]`: the strings of options
-  whose name has `password`, `passwd`, `passphrase`, `secret`, `token`, `credential`, `auth`, `cookie`, `api_key`, `access_key`,
-  `private_key`, `url`, `uri` or `dsn` in it, and the password of every address. An option with a secret should have such a
-  name, and one without should not: its value is replaced wherever it appears. What processes of the store's own log is theirs.
+  whose name has `pass`, `pwd`, `secret`, `token`, `credential`, `auth`, `cookie`, `apikey`, `accesskey`, `privatekey`,
+  `url`, `uri` or `dsn` in it (capitals, `_` and `-` make no difference: `:api_key` is one too), and the password of every
+  address. An option with a secret should have such a name, and one without should not: its value is replaced wherever it
+  appears. What processes of the store itself log is up to the store.
   """
 
   @typedoc "What `c:open/2` returns: whatever the store needs to find its data."
@@ -71,9 +75,8 @@ defmodule ReadStates.Store do
   Opens the store.
 
   Returns its floor: the highest version it has ever seen, or 0 if it cannot know. The instance stamps everything above it,
-  even if its clock is behind. Where it is 0, the delete of a user who is not in memory relies on the clock, for nothing
-  else tells the versions of the rows it has to be above; and an instance whose journal knows of earlier commits logs that the
-  store lacks them, for so does one that has lost everything.
+  even if its clock is behind. With 0, deleting a user who is not in memory relies on the clock alone. And an instance whose
+  journal knows of earlier commits logs that the store lacks them, since a store that has lost everything also reports 0.
 
   Raises `ArgumentError` if `opts` are wrong, and returns an error if they are right, but the store cannot be opened.
   """
@@ -93,13 +96,13 @@ defmodule ReadStates.Store do
   @doc """
   Writes a batch under the version rule.
 
-  When it returns `:ok`, what it wrote is as durable as the store can make it. If the store can, all of a batch is written
-  or nothing; if not, an error or a crash may leave a part, and the batch is committed again.
+  When it returns `:ok`, what it wrote is as durable as the store can make it. If the store can, it writes all of
+  a batch or nothing; otherwise an error or a crash may leave a part, and the batch is committed again.
   """
   @callback commit(t, ReadStates.Batch.t()) :: :ok | {:error, reason :: term}
 
   @doc """
-  Reads one page of everything, as `c:load/3` does of some users; what is there of a user comes together.
+  Reads one page of everything, as `c:load/3` does of some users. The entries of one user come one after the other.
 
   For tools that look at all the data. What is committed meanwhile may or may not be seen.
   """
@@ -107,8 +110,9 @@ defmodule ReadStates.Store do
               {:ok, ReadStates.Batch.t(), cursor | nil} | {:error, reason :: term}
 
   @doc """
-  Whether other instances write to the same data, each for users of its own: then versions that the instance's journal does not know
-  of are theirs. Where they are not, an instance does not start with what is left in its journal if the store has been written to without it.
+  Whether other instances write to the same data, each for users of its own. If so, versions that the instance's journal does
+  not know of are theirs. If not, an instance whose journal has something in it does not start when the store has been
+  written to without that journal.
 
   Optional; a store without it belongs to one instance.
   """

@@ -24,8 +24,8 @@ defmodule Mix.Tasks.ReadStates.Copy do
   What is Elixir is evaluated, so that it may say where a password is rather than the password, and start
   what the store needs: `'(MyApp.Repo.start_link(); {MyApp.EctoStore, repo: MyApp.Repo})'`.
 
-  What is in the second store before stays, and of what is in both the newer wins. So a copy that was interrupted is simply
-  made again; with `--resume` it goes on where it was. No instance may write to the first store meanwhile; the guide
+  What is in the second store before stays, and of what is in both the newer wins. So a copy that was interrupted can be made
+  again from the beginning; with `--resume` it goes on where it was. No instance may write to the first store meanwhile; the guide
   [Moving to another store](moving.md) has a way without a stop.
 
   ## Options
@@ -43,7 +43,7 @@ defmodule Mix.Tasks.ReadStates.Copy do
   | name | value |
   |---|---|
   | `rows`, `deletes`, `users` | what the first store has: read states, deletes that it remembers, and users |
-  | `sha256` | digest of the rows, taken of both stores after everything is copied: the same, for otherwise the copy has failed. Not with `--merge` |
+  | `sha256` | digest of the rows, taken of both stores after everything is copied. If they differ, the copy has failed. Not with `--merge` |
   | `seconds` | time of all of it |
 
   An error ends it with exit code 1, also when the stores differ at the end: something was written to one of them meanwhile, or was in

@@ -13,8 +13,8 @@ defmodule Mix.Tasks.ReadStates.Replay do
 
   Ids are unsigned 64-bit integers; `mentioned` is empty, user ids joined by commas, or `*`: everybody
   who has posted or been mentioned in the channel before. A sender who has not posted before, or not for
-  1,800 s, first acks the channels in which he is mentioned; then he acks the channel at his
-  own message, and the mention count of those he mentions is incremented.
+  1,800 s, first acks the channels with a mention of them; then they ack the channel at their
+  own message, and the mention count of those whom the message mentions is incremented.
 
   ## Options
 

@@ -18,7 +18,7 @@ defmodule ReadStates.Copy.Checkpoint do
         :erlang.binary_to_term(place)
 
       {:ok, _other} ->
-        throw({:copy, :resume, "#{path} is of a copy between other stores, or something else"})
+        throw({:copy, :resume, "resume: #{path} is of another copy, or something else"})
 
       {:error, :enoent} ->
         {nil, 0}
@@ -51,5 +51,5 @@ defmodule ReadStates.Copy.Checkpoint do
 
   @spec refused(Path.t(), File.posix()) :: no_return
   defp refused(path, reason),
-    do: throw({:copy, :resume, "#{path}: #{:file.format_error(reason)}"})
+    do: throw({:copy, :resume, "resume: #{path}: #{:file.format_error(reason)}"})
 end

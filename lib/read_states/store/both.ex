@@ -14,10 +14,10 @@ defmodule ReadStates.Store.Both do
   which of them has what. `copy/2` brings what only the first has to the second, while the instance works; after that the second
   has everything, and can be used alone. The guide [Moving to another store](moving.md) has the steps.
 
-  The second store has to be empty at the beginning. A store remembers deletes for a while only, so what it has of earlier days may be what
-  the first has deleted since, and that would be read again; nothing else goes wrong, for the newer row is read. That is not looked at
-  at the start, as an interrupted move looks the same. `copy/2` fails if there is something in the second that the first has not, unless told that
-  other instances move to it as well.
+  The second store has to be empty at the beginning. A store remembers deletes for a while only, so an old row in the second
+  may be one that the first has deleted since, and it would be read again. Nothing else can go wrong: of two rows the newer is
+  read. It is not checked at the start, as an interrupted move looks the same. `copy/2` fails if there is something in the
+  second that the first has not, unless told that other instances move to it as well.
 
   A call fails if it fails in either of the stores.
 

@@ -28,9 +28,9 @@ defmodule ReadStates.Store.Cassandra do
   - `:table` (string, default `"read_states"`) - the table of the read states; beside it is one with `_notes` appended. Two instances
     with different counters need a table each.
   - `:consistency` (a level, or `[read: level, write: level]`; default `:local_quorum`) - how many replicas a load has to hear of, and a
-    commit: `:one`, `:two`, `:three`, `:quorum`, `:all`, `:local_one`, `:local_quorum` and, to write, `:each_quorum`. A combination is refused
-    with which a load may miss a commit, for then an instance would count on from old values: at three replicas `:one` for both, for example.
-    So is a level that asks for more replicas than there are.
+    commit: `:one`, `:two`, `:three`, `:quorum`, `:all`, `:local_one`, `:local_quorum` and, to write, `:each_quorum`. A combination
+    with which a load may miss a commit is refused, because an instance would count on from old values: at three replicas `:one` for
+    both, for example. So is a level that asks for more replicas than there are.
   - `:datacentre` (string) - ask only nodes of this one. Needed where the keyspace has replicas in more than one: all nodes of an application
     that may own a user after each other must name the same one.
   - `:user`, `:password` (strings) - where the cluster asks for them. The user needs the rights `SELECT` and `MODIFY` on both tables.

@@ -29,15 +29,17 @@ defmodule ReadStates.Store.Local do
   | `:io` | the operating system refused something else |
 
   Later calls return `{:error, {:disk_full, text}}` while there is no room and `{:error, {:io, text}}` when the operating system refuses
-  something else, and work again as soon as it does not; `{:error, :busy}` while nine calls are under way; `{:error, {:damaged, text}}`; and `{:error, :closed}` after `c:ReadStates.Store.close/1`.
+  something else, and work again as soon as it does not; `{:error, :busy}` while nine calls are under way; `{:error, {:damaged, text}}`;
+  and `{:error, :closed}` after `c:ReadStates.Store.close/1`.
 
   Files are merged in the background. Where writes come faster for long, as while tens of millions of new read states are committed without a pause, a commit merges first, and
   may take a minute; one that waits for it for 30 seconds is `{:error, {:timeout, text}}`. An instance tries again, and its own writes wait for none of that.
 
-  What is damaged is never taken for right: a damaged table (a file below `rows/keyspaces/1/tables`) is an error for the users in the damaged
+  Damaged data is never taken for good: a damaged table (a file below `rows/keyspaces/1/tables`) is an error for the users in the damaged
   places, and the others are read; any other damage is found at the start. How many commits are on disk is noted in the file `written`, so that
   it is known when the end of a log (`rows/*.jnl`) is missing. Restore the directory from a backup; to go on without what is missing at the
-  end of the newest log, remove `written`. A backup is a copy of the whole directory, of a stopped instance or at one moment. An end that a crash has cut off is no damage, for nothing of it was acknowledged.
+  end of the newest log, remove `written`. A backup is a copy of the whole directory, of a stopped instance or at one moment. An end that a
+  crash has cut off is no damage, because nothing of it was acknowledged.
   """
 
   @behaviour ReadStates.Store

@@ -20,13 +20,13 @@ defmodule ReadStates.Store.Postgres do
   ## Options
 
   - `:url` (string, by default the environment variable `DATABASE_URL`) - `postgres://user:password@host:port/database`; `postgresql://` and
-    `ecto://` mean the same. What is special in a name or password is percent-encoded. Of parameters, `sslmode` is understood with `disable`,
+    `ecto://` mean the same. Special characters in a name or password are percent-encoded. The only parameter is `sslmode`, with `disable`,
     `verify-ca` and `verify-full`, as the option `:tls`.
   - `:password` (string) - instead of the one in the URL.
   - `:schema` (string, default `"public"`) - where the tables are: small letters, digits and underscores.
   - `:table` (string, default `"read_states"`) - the table of the read states; beside it are two with `_deletes` and `_notes` appended. Two
     instances with different counters need a table each.
-  - `:pool` (1 to 64, default 8) - connections. An instance makes up to 8 calls at a time, so that more help only if others use the store too.
+  - `:pool` (1 to 64, default 8) - connections. An instance makes up to 8 calls at a time, so more than 8 help only if others use the store too.
   - `:tls` (`true` or a keyword list) - an encrypted connection to a server that shows a certificate:
     - `:cacertfile` - a PEM file of certificates, one of which has signed the server's. By default those that the system trusts.
     - `:certfile`, `:keyfile` - the application's own certificate and its key, in PEM files, for a server that asks for one.
@@ -45,7 +45,7 @@ defmodule ReadStates.Store.Postgres do
   | `:not_built` | the library is not there; the text says how to get it |
   | `:not_loaded` | the library is there and cannot be loaded, for example on another system than the one it was built for |
   | `:unreachable` | nobody answers at the host and port of the URL |
-  | `:read_only` | the server takes no writes: it is a standby, or has `default_transaction_read_only`. Who is loaded from a standby may be older than what was committed |
+  | `:read_only` | the server takes no writes: it is a standby, or has `default_transaction_read_only`. Read states loaded from a standby may be older than the last commit |
   | `:access_denied` | wrong user or password, or none where it is asked for, or a user who may not use the tables |
   | `:tls` | a certificate does not fit, or a file of one cannot be read, or the server does not speak TLS |
   | `:missing` | there is no such database or table |
