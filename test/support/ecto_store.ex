@@ -26,7 +26,7 @@ defmodule ReadStates.EctoStore do
     end
   end
 
-  # Several instances have users of their own in it, as several nodes do.
+  # Several instances may write to it, each for users of its own.
   @impl true
   def shared?(_store), do: true
 
@@ -215,7 +215,7 @@ defmodule ReadStates.EctoStore do
 
   defp columns(store, fun), do: Enum.map_join(1..store.counters, ", ", fun)
 
-  # User, kind and channel as in the tables; the delete of a user comes before all else of him.
+  # User, kind and channel as in the tables; the delete of a user comes before all else of that user.
   defp place(%Row{user: user, kind: kind, channel: channel}), do: {user, kind, channel}
   defp place({:delete, user, {kind, channel}, _version}), do: {user, kind, channel}
   defp place({:delete, user, _version}), do: {user, -1, 0}
