@@ -111,8 +111,10 @@ defmodule ReadStates do
     * `:memory` (bytes, at least 4 MiB, default 512 MiB) - how much memory to use; the first of the
       two bounds that is reached counts.
     * `:dirty_memory` (bytes, at least 1 MiB, at most `:memory`, default a quarter of it) - bound on users
-      with uncommitted changes. When the store is away for so long that it is reached, writes
-      return `{:error, :overloaded}`. More bridges a longer outage.
+      with uncommitted changes. From half of it on, commits do not wait for `:commit_after`. When the store is
+      away, or does not keep up, for so long that it is reached, writes return `{:error, :overloaded}`. More
+      bridges a longer outage. A single call that needs more than that is always refused: with the default
+      one for more than about 550,000 users who are not in memory.
     * `:counters` (1 to 4 atoms, default `[:mention_count]`) - the counters of a read state. The first
       is the one operations use if none is named. Names can be added at the end later.
     * `:journal` (boolean or keyword list, default `true` with `ReadStates.Store.Local`, else `false`) - whether
@@ -141,8 +143,8 @@ defmodule ReadStates do
       without having committed everything, and had other options: see
       [Shutdown](shutdown.md#when-the-store-is-away);
     * the store's own, which its documentation lists; `{exception, stacktrace}` if its
-      `c:ReadStates.Store.open/2` raises anything but `ArgumentError`, and `{:bad_return, term}` if that returns
-      something that is no answer.
+      `c:ReadStates.Store.open/2` raises anything but `ArgumentError`, and `{:bad_return, term}` or
+      `{:bad_floor, term}` if that returns something that is no answer, or no possible floor.
 
       iex> {:ok, _pid} = ReadStates.start_link(name: MyApp.Other, store: ReadStates.Store.Memory)
       iex> ReadStates.ack(MyApp.Other, 1, 10, 100)
@@ -596,8 +598,8 @@ defmodule ReadStates do
 
   `:dirty_memory` does not follow `:memory`. If `memory` would be below it, give both: `memory` alone
   raises, and the error names `dirty_memory`. The new bounds hold until the instance is stopped in an
-  orderly way; the next start takes those of its options. They stay if the supervisor dies and is
-  restarted with the same options.
+  orderly way with everything committed; the next start takes those of its options. They stay if the supervisor
+  dies and is restarted with the same options.
 
   Returns `:ok`. Raises `ArgumentError` for a bound that is not possible.
 

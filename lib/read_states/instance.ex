@@ -122,9 +122,9 @@ defmodule ReadStates.Instance do
 
     case uncommitted(instance.engine) do
       0 ->
+        forget(instance)
         close_store(instance)
         Native.close_journal(instance.engine)
-        erase(instance)
         open_new(options)
 
       users ->
@@ -171,10 +171,19 @@ defmodule ReadStates.Instance do
     context = Map.take(options, [:name, :counters])
 
     case Secret.guard(opts, fn -> module.open(Secret.unseal(opts), context) end) do
-      {:ok, store, floor} -> {:ok, {module, Secret.seal(store)}, floor}
+      {:ok, store, floor} -> check_floor({module, Secret.seal(store)}, floor, options)
       {:error, reason} -> {:error, reason}
       other -> {:error, {:bad_return, Secret.hide(other, opts)}}
     end
+  end
+
+  # Above a higher one no version could be given, see `MAX_LOADED_VERSION` in native/engine/src/batch.rs.
+  defp check_floor(store, floor, _options) when floor in 0..0x2000_0000_0000_0000,
+    do: {:ok, store, floor}
+
+  defp check_floor(store, floor, options) do
+    close_store(%{name: options.name, options: options, store: store})
+    {:error, {:bad_floor, floor}}
   end
 
   defp shared?({module, sealed}) do
@@ -201,19 +210,21 @@ defmodule ReadStates.Instance do
   end
 
   # Stops an instance that refuses writes already: closes its store. What could not be committed
-  # stays in memory, for the next start.
+  # stays in memory, for the next start. So does all of it first: who is killed here leaves no store that is closed, and
+  # no engine that nobody finds.
   def close(instance) do
+    :persistent_term.put({ReadStates, :left, instance.name}, %{instance | store: nil})
+    :persistent_term.erase(key(instance.name))
     close_store(instance)
-    erase(instance)
 
     case uncommitted(instance.engine) do
       0 ->
+        forget(instance)
         Native.close_journal(instance.engine)
         :ok
 
       users ->
         Native.sync_journal(instance.engine)
-        :persistent_term.put({ReadStates, :left, instance.name}, %{instance | store: nil})
         {:error, {:uncommitted, users}}
     end
   end
@@ -225,7 +236,10 @@ defmodule ReadStates.Instance do
     if Native.is_recovering(engine), do: max(users, 1), else: users
   end
 
-  defp erase(instance), do: :persistent_term.erase(key(instance.name))
+  defp forget(%{name: name}) do
+    :persistent_term.erase(key(name))
+    :persistent_term.erase({ReadStates, :left, name})
+  end
 
   defp left(name), do: :persistent_term.get({ReadStates, :left, name}, nil)
 

@@ -83,7 +83,7 @@ defmodule ReadStates.Journal do
   defp locals(_other), do: []
 
   defp drop_empty(path, owner) do
-    with [_file | _more] <- Path.wildcard(Path.join(path, "*.journal")),
+    with {:ok, true} <- segments?(path),
          {:ok, journal} <- open_files(path, @least_size, owner, false) do
       case Native.journal_drop(journal) do
         {:ok, 0} ->
@@ -97,8 +97,16 @@ defmodule ReadStates.Journal do
           {:error, {:journal, {:io, text}}}
       end
     else
-      [] -> {:ok, nil}
+      {:ok, false} -> {:ok, nil}
       error -> error
+    end
+  end
+
+  defp segments?(path) do
+    case File.ls(path) do
+      {:ok, files} -> {:ok, Enum.any?(files, &String.ends_with?(&1, ".journal"))}
+      {:error, none} when none in [:enoent, :enotdir] -> {:ok, false}
+      {:error, reason} -> {:error, {:journal, {:io, "#{path}: #{:file.format_error(reason)}"}}}
     end
   end
 

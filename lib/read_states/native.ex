@@ -48,6 +48,8 @@ defmodule ReadStates.Native do
   def absent(_engine, _users), do: unloaded()
   def load_queue(_engine), do: unloaded()
   def attend(_engine), do: unloaded()
+  def is_half_dirty(_engine), do: unloaded()
+  def make_due(_engine), do: unloaded()
   def tidy(_engine), do: unloaded()
   def close(_engine, _closed), do: unloaded()
   def is_closed(_engine), do: unloaded()

@@ -19,7 +19,7 @@ defmodule ReadStates.Steward do
   def init(name) do
     instance = Instance.fetch!(name)
     Process.send_after(self(), :tick, @tick)
-    {:ok, %{instance: instance, reported: nil}, {:continue, :begin}}
+    {:ok, %{instance: instance, reported: nil, attending: false}, {:continue, :begin}}
   end
 
   @impl true
@@ -29,16 +29,20 @@ defmodule ReadStates.Steward do
 
   # The engine says only once that it wants attention, until it gets it.
   @impl true
+  def handle_info(:wake, %{attending: true} = state), do: {:noreply, state}
+
   def handle_info(:wake, state) do
     Process.send_after(self(), :attend, @pause)
-    {:noreply, tend(state)}
+    {:noreply, tend(%{state | attending: true})}
   end
 
-  def handle_info(:attend, state), do: {:noreply, attend(state)}
+  def handle_info(:attend, state), do: {:noreply, attend(%{state | attending: false})}
 
+  # Attends to it too if nobody has said so, for who was to say it may have been killed.
   def handle_info(:tick, state) do
     Process.send_after(self(), :tick, @tick)
-    {:noreply, state |> attend() |> report()}
+    state = if state.attending, do: tend(state), else: attend(state)
+    {:noreply, report(state)}
   end
 
   def handle_info(_other, state), do: {:noreply, state}
@@ -55,6 +59,8 @@ defmodule ReadStates.Steward do
     # Not there without a journal. It may wait for the disk for long.
     Instance.wake_idle(Instance.archivist(name))
 
+    # So that writes are refused only where the store does not keep up, not because nothing was due.
+    if Native.is_half_dirty(engine), do: Native.make_due(engine)
     Instance.wake_all(name, &Instance.committer/2)
     Instance.wake_all(name, &Instance.loader/2)
     Native.tidy(engine)

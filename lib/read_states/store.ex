@@ -26,7 +26,8 @@ defmodule ReadStates.Store do
   For this, a store must remember deletes: after the commit of a row at version 1 and of a delete at version 3, a row at
   version 2 is late, and must not come back to life. A delete has to be remembered for longer than a commit can be late.
   An instance gives a commit up after a minute and stamps the next try anew, so that is some minutes: ten will do, an hour
-  is ample (versions are microseconds since 1970). In a store that one instance owns, none need survive a start. In one
+  is ample (versions are microseconds since 1970; while a clock is behind versions that were given before, they grow slower
+  than time, and the deletes of that while stay for longer). In a store that one instance owns, none need survive a start. In one
   that several share (`c:shared?/1`) they have to, because the commits of the others go on; and where the clocks of these
   differ, by so much longer.
 
@@ -74,8 +75,8 @@ defmodule ReadStates.Store do
   @doc """
   Opens the store.
 
-  Returns its floor: the highest version it has ever seen, or 0 if it cannot know. The instance stamps everything above it,
-  even if its clock is behind. With 0, deleting a user who is not in memory relies on the clock alone. And an instance whose
+  Returns its floor: the highest version it has ever seen, or 0 if it cannot know, and never more than 2^61. The instance
+  stamps everything above it, even if its clock is behind. With 0, deleting a user who is not in memory relies on the clock alone. And an instance whose
   journal knows of earlier commits logs that the store lacks them, since a store that has lost everything also reports 0.
 
   Raises `ArgumentError` if `opts` are wrong, and returns an error if they are right, but the store cannot be opened.

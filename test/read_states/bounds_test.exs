@@ -54,6 +54,15 @@ defmodule ReadStates.BoundsTest do
     end
   end
 
+  test "commits make room in the dirty memory, long before they are due", %{name: name} do
+    start!(name, dirty_memory: @mib, commit_after: 3_600_000)
+
+    # Many times what there is room for.
+    for user <- 1..20_000 do
+      eventually(fn -> ReadStates.ack(name, user, 10, user) == :ok end)
+    end
+  end
+
   describe "a million users who do not exist" do
     # What the bounds allow, for shards and tables that are there before anybody comes.
     @memory 4 * @mib

@@ -192,6 +192,29 @@ defmodule ReadStates.JournalTest do
     assert {:ok, %{last_message_id: 5}} = ReadStates.get(name, 1, 10)
   end
 
+  test "one that has nothing but damage is not passed over, whatever its path is called", %{
+    name: name,
+    tmp_dir: tmp_dir
+  } do
+    dir = Path.join(tmp_dir, "a[b]{c,d}?")
+    live_and_die(dir, ack: [1, 10, 5])
+    journal = Path.join(dir, "journal")
+    opts = [name: name, store: {Local, path: dir}, journal: false]
+    assert {:error, {:journal, {:not_empty, _text}}} = ReadStates.start_link(opts)
+
+    # A wildcard would not find them.
+    for file <- File.ls!(journal), String.ends_with?(file, ".journal") do
+      file = Path.join(journal, file)
+      %{size: size} = File.stat!(file)
+      {:ok, io} = File.open(file, [:read, :write, :binary])
+      :ok = :file.pwrite(io, 128, :binary.copy(<<0xAB>>, min(size - 128, 4_096)))
+      :ok = File.close(io)
+    end
+
+    assert {:error, {:journal, {:not_empty, text}}} = ReadStates.start_link(opts)
+    assert text =~ journal
+  end
+
   test "it cannot be switched off while there is something in it, and back on when the store went on without it",
        %{name: name, tmp_dir: dir} do
     opts = [name: name, store: {Local, path: dir}]

@@ -1,6 +1,28 @@
 defmodule ReadStates.OptionsTest do
   use ReadStates.InstanceCase, async: true
 
+  defmodule Floor do
+    @behaviour ReadStates.Store
+
+    @impl true
+    def open(opts, _context), do: {:ok, opts, opts[:floor]}
+
+    @impl true
+    def load(_opts, _users, _cursor), do: {:error, :empty}
+
+    @impl true
+    def commit(_opts, _batch), do: {:error, :empty}
+
+    @impl true
+    def scan(_opts, _cursor), do: {:error, :empty}
+
+    @impl true
+    def close(opts) do
+      send(opts[:test], {:closed, opts[:floor]})
+      :ok
+    end
+  end
+
   @mib 1024 * 1024
   @not_integers [1.0, :atom, nil, "1", [1], {1}, :infinity]
 
@@ -96,6 +118,16 @@ defmodule ReadStates.OptionsTest do
 
     assert_raise ArgumentError, ~r/^data must be /, fn ->
       ReadStates.start_link(name: name, store: {Memory, data: 1})
+    end
+  end
+
+  test "a store with an impossible floor does not start, and is closed", %{name: name} do
+    Process.flag(:trap_exit, true)
+
+    for floor <- [-1, 0x4000_0000_0000_0000, 1.0, nil] do
+      store = {__MODULE__.Floor, test: self(), floor: floor}
+      assert {:error, {:bad_floor, ^floor}} = ReadStates.start_link(name: name, store: store)
+      assert_receive {:closed, ^floor}
     end
   end
 

@@ -316,6 +316,20 @@ impl Engine {
         }
     }
 
+    /// Whether more than half of the dirty memory is taken: then all that is uncommitted should be [due](Engine::make_due), so that
+    /// writes are refused only where the store does not keep up.
+    pub fn is_half_dirty(&self) -> bool {
+        let Shared { totals, bounds, .. } = &self.shared;
+        totals.is_half_dirty(bounds)
+    }
+
+    /// Everything that is uncommitted is to be committed now.
+    pub fn make_due(&self) {
+        for mut shard in self.shards() {
+            shard.ledger.due.flush();
+        }
+    }
+
     /// Whoever was woken attends to it now; the next [`Wake::Yes`] will be said again.
     pub fn attend(&self) {
         self.shared.totals.attend();

@@ -31,6 +31,11 @@ impl Gate {
         }
     }
 
+    /// Whether nobody is inside who had entered before.
+    pub fn is_empty(&self) -> bool {
+        self.inside.iter().all(|inside| inside.load(SeqCst) == 0)
+    }
+
     /// Returns when all who had entered before have left.
     pub fn wait(&self) {
         let _waiting = self.waiting.lock();

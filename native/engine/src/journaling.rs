@@ -285,9 +285,7 @@ impl Engine {
         let figures = journal.figures();
         let hurry = figures.bytes > figures.most / 2 && !upkeep.checkpoints.is_empty();
         if hurry {
-            for mut shard in self.shards() {
-                shard.ledger.due.flush();
-            }
+            self.make_due();
         }
         Ok(hurry)
     }
@@ -356,19 +354,44 @@ impl Ledger {
         }
         Ok(version)
     }
+
+    /// The same with a change of a read state that may leave it as it is. That is written down too while a batch is under way,
+    /// as it may be the batch that has made it so: if the process dies before that is whole, it never was.
+    #[inline]
+    pub fn note_change<'a>(
+        &mut self,
+        shared: &crate::shared::Shared,
+        now: Now,
+        changes: bool,
+        write: impl FnOnce() -> crate::shard::Write<'a>,
+    ) -> Result<(), WriteError> {
+        let batches = shared
+            .journaling
+            .as_ref()
+            .map(|journaling| &journaling.batches);
+        if changes || batches.is_some_and(|batches| !batches.is_empty()) {
+            self.note(shared, now, write)?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::sync::Arc;
+
     use read_states_journal::Options;
     use read_states_sync::thread;
 
     use super::*;
-    use crate::id::ID_WIDTH;
+    use crate::evict::Budget;
+    use crate::id::{Channel, ID_WIDTH};
+    use crate::read::Found;
+    use crate::read_state::{MAX_COUNTERS, ReadState};
 
-    #[test]
-    fn no_more_commits_wait_for_the_disk_than_there_are_partitions() {
-        let directory = tempfile::tempdir().unwrap();
+    fn journal(directory: &Path) -> Journal {
         let options = Options {
             segment: 1 << 20,
             most: 4,
@@ -376,7 +399,90 @@ mod tests {
             owner: 1,
             exact: false,
         };
-        let journal = Journal::open(directory.path(), options).unwrap();
+        Journal::open(directory, options).unwrap()
+    }
+
+    /// What is left of a read state after a crash in the middle of a batch that changes it, beside which another change was accepted.
+    fn after_crash(stored: ReadState, of_batch: Change, accepted: Change) -> ReadState {
+        const USER: Id = 1;
+        let (channel, now) = (Channel { kind: 0, id: 10 }, Now::default());
+        let on = |change| UserOperation {
+            user: USER,
+            operation: Operation::Change { channel, change },
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let live = directory.path().join("live");
+        let engine = Engine::with_journal(Config::default(), Some(journal(&live)));
+        engine.recover(now).unwrap();
+        // He is resident from then on.
+        engine.apply(USER, &Operation::DeleteUser, now).unwrap();
+        let apply = |change| engine.apply(USER, &on(change).operation, now).unwrap();
+        apply(Change::Put { state: stored });
+        let batch = [on(of_batch); 2];
+        let journaling = engine.shared().journaling.as_ref().unwrap();
+        let log = journaling.begin_batch(&batch, &pin()).unwrap();
+        let mut budget = Budget::CALL;
+        engine
+            .apply_admitted(&batch, Some(&log), &mut budget, now)
+            .unwrap();
+        apply(accepted);
+        let copy = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(&live).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+        drop(log);
+        let journal = Some(journal(copy.path()));
+        let next = Arc::new(Engine::with_journal(Config::default(), journal));
+        next.recover(now).unwrap();
+        next.recover_more(now).unwrap();
+        next.want(USER).unwrap();
+        while let Some(load) = next.begin_load(0, 1).load {
+            load.finish(now);
+        }
+        match next.get(USER, channel) {
+            Ok(Found::Resident(state)) => state,
+            other => panic!("he was loaded: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_was_accepted_survives_though_it_changed_nothing_beside_a_batch_that_does_not() {
+        let state = |last_message_id, count| {
+            let mut counters = [0; MAX_COUNTERS];
+            counters[0] = count;
+            ReadState {
+                last_message_id,
+                counters,
+            }
+        };
+        let stored = state(50, 3);
+        let ack = Change::Ack { message: 100 };
+        let increment = Change::Increment {
+            message: 90,
+            counter: 0,
+            by: 1,
+        };
+        let put = Change::Put { state: state(7, 7) };
+        let deleted = ReadState::default();
+        for (of_batch, accepted, left) in [
+            (ack, ack, state(100, 0)),
+            (ack, increment, state(50, 4)),
+            (put, put, state(7, 7)),
+            (Change::Delete, Change::Delete, deleted),
+        ] {
+            assert_eq!(
+                after_crash(stored, of_batch, accepted),
+                left,
+                "{accepted:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_more_commits_wait_for_the_disk_than_there_are_partitions() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = journal(directory.path());
         let config = Config {
             partitions: 2,
             ..Config::default()

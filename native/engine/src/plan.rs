@@ -70,22 +70,20 @@ impl Hint {
         }
     }
 
-    /// Gives the read state the values that a change makes of it, unless it stays as it is, after `note` was
-    /// called. The hint holds, and the change deletes nothing.
+    /// Gives the read state the values that a change makes of it, after `note` was called with whether they are others.
+    /// The hint holds, and the change deletes nothing.
     #[inline(always)]
     pub fn change<E>(
         self,
         set: &mut Resident,
         change: &Change,
-        note: impl FnOnce() -> Result<(), E>,
+        note: impl FnOnce(bool) -> Result<(), E>,
     ) -> Result<(), E> {
         set.revise(self.place, |before| {
             let after = change.apply(Some(before));
-            if after == Some(before) {
-                return Ok(None);
-            }
-            note()?;
-            Ok(after)
+            let changes = after != Some(before);
+            note(changes)?;
+            Ok(after.filter(|_| changes))
         })
     }
 }

@@ -377,7 +377,7 @@ impl Shard {
             return Ok(false);
         };
         self.ledger.used(shared, resident);
-        let note = || self.ledger.note(shared, now, write).map(drop);
+        let note = |changes| self.ledger.note_change(shared, now, changes, write);
         hint.change(resident, change, note)?;
         Ok(true)
     }
@@ -583,12 +583,15 @@ fn change_resident<'a>(
         && *change != Change::Delete
         && let Some(hint) = hint
     {
-        let note = || ledger.note(shared, now, || *write).map(drop);
+        let note = |changes| ledger.note_change(shared, now, changes, || *write);
         hint.change(resident, change, note)?;
         return Ok(Aftermath::default());
     }
     let plan = Plan::new(resident, change, hint);
     if matches!(plan, Plan::Nothing) {
+        if resident.is_uncommitted() {
+            ledger.note_change(shared, now, false, || *write)?;
+        }
         return Ok(Aftermath::default());
     }
     let grown = matches!(plan, Plan::Insert(_));

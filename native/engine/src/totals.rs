@@ -31,6 +31,8 @@ pub(crate) struct Totals {
     pub garbage: AtomicUsize,
     /// Bytes of users with something uncommitted, and what batches under way reserve of it.
     pub dirty_memory: AtomicUsize,
+    /// Of these, what is reserved.
+    reserved: AtomicUsize,
     /// Of resident users, by their bytes.
     pub sizes: Sizes,
     /// Users waiting to be loaded.
@@ -81,6 +83,11 @@ impl Totals {
                 held.checked_add(bytes).filter(|after| *after <= bound)
             });
             held.ok()?;
+            self.reserved.fetch_add(bytes, Relaxed);
+            // Commits are to make room before there is none.
+            if self.is_half_dirty(bounds) {
+                self.call_attention();
+            }
         }
         Some(Reservation {
             totals: self,
@@ -130,6 +137,13 @@ impl Totals {
         self.cost.load(Relaxed) / self.residents.load(Relaxed).max(1)
     }
 
+    /// Whether more than half of the dirty memory is taken that may be, apart from what is only reserved.
+    pub fn is_half_dirty(&self, bounds: &Bounds) -> bool {
+        let reserved = self.reserved.load(Relaxed);
+        let taken = self.dirty_memory.load(Relaxed).saturating_sub(reserved);
+        taken > bounds.dirty_memory.load(Relaxed) / 2
+    }
+
     /// Whether the dirty memory has passed its bound.
     pub fn is_too_dirty(&self, bounds: &Bounds) -> bool {
         self.dirty_memory.load(Relaxed) > bounds.dirty_memory.load(Relaxed)
@@ -139,5 +153,6 @@ impl Totals {
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         adjust(&self.totals.dirty_memory, self.bytes, 0);
+        adjust(&self.totals.reserved, self.bytes, 0);
     }
 }

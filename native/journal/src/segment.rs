@@ -18,7 +18,6 @@ use read_states_sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use read_states_sync::atomic::{AtomicBool, AtomicUsize};
 use read_states_sync::{Mutex, fail_point};
 use rustix::fs::{FallocateFlags, fallocate};
-use scopeguard::guard;
 
 use crate::error::OpenError;
 use crate::journal::Options;
@@ -63,7 +62,7 @@ pub(crate) struct Segment {
     stored: Mutex<Marks>,
     /// Whether a mark was written since the last sync.
     marked: AtomicBool,
-    /// Whether a sync is under way, which may fail, and which has what was said to be written before it.
+    /// Whether a sync is under way, or has failed, which has taken what was said to be written before it.
     syncing: AtomicBool,
     /// Whether the directory knows the file, on the disk.
     named: AtomicBool,
@@ -299,7 +298,7 @@ impl Segment {
 
     /// Whether something that says so was written since the last sync that is done.
     pub fn is_changed(&self) -> bool {
-        // That of a sync last: who finds what it has taken from the others finds it too, or it is done.
+        // `syncing` last: a sync sets it before it takes the other two, so who misses those finds it, unless the sync is done.
         self.late.load(Acquire) < usize::MAX
             || self.marked.load(Acquire)
             || self.syncing.load(Acquire)
@@ -310,7 +309,6 @@ impl Segment {
         let mut synced = self.synced.lock();
         fail_point!();
         self.syncing.store(true, Relaxed);
-        let _syncing = guard((), |()| self.syncing.store(false, Release));
         let late = self.late.swap(usize::MAX, AcqRel);
         let marked = self.marked.swap(false, AcqRel);
         let to = self.next.load(Acquire).min(self.map.bytes());
@@ -336,6 +334,7 @@ impl Segment {
             earlier: synced.last,
             last: to,
         };
+        self.syncing.store(false, Release);
         Ok(more)
     }
 
@@ -383,6 +382,12 @@ mod tests {
         kilobytes(shared) + kilobytes(private)
     }
 
+    /// Beside the test itself, which is on a disk more often than what is temporary.
+    fn on_disk() -> tempfile::TempDir {
+        let test = std::env::current_exe().unwrap();
+        tempfile::tempdir_in(test.parent().unwrap()).unwrap()
+    }
+
     /// Whether no disk has the file: then all of it is always dirty.
     fn is_in_memory(path: &Path) -> bool {
         const TMPFS: i64 = 0x0102_1994;
@@ -391,7 +396,7 @@ mod tests {
 
     #[test]
     fn what_a_failed_sync_leaves_as_written_is_written_by_the_next() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = on_disk();
         let segment = Segment::create(directory.path(), 1, &OPTIONS).unwrap();
         let (_, path) = segment.file();
         let append = |words: &[u64]| {
@@ -415,7 +420,7 @@ mod tests {
 
     #[test]
     fn the_first_sync_has_what_an_earlier_life_did_not_come_to_sync() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = on_disk();
         let open = || Journal::open(directory.path(), OPTIONS).unwrap();
         let journal = open();
         for word in 0..1_000 {

@@ -474,6 +474,18 @@ fn attend(handle: Handle) -> Atom {
     atom::ok()
 }
 
+#[rustler::nif]
+fn is_half_dirty(handle: Handle) -> bool {
+    handle.engine.is_half_dirty()
+}
+
+/// All that is uncommitted is to be committed now.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn make_due(handle: Handle) -> Atom {
+    handle.engine.make_due();
+    atom::ok()
+}
+
 /// Evicts until the bounds are kept and frees what was too large to be freed on the way.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn tidy(handle: Handle) -> Atom {

@@ -56,12 +56,14 @@ fn journal_open<'a>(
     }
 }
 
-/// Lets go of a journal that no engine was made with: `{:ok, records of an earlier life}` or `{:error, text}`.
+/// Lets go of a journal that no engine was made with: `{:ok, records of an earlier life, whole or not}` or `{:error, text}`.
 #[rustler::nif(schedule = "DirtyIo")]
 fn journal_drop(env: Env<'_>, journal: ResourceArc<JournalResource>) -> Term<'_> {
     let count = |journal: Journal| {
         let mut records = 0;
-        let read = journal.reader().for_each(|_, _| records += 1);
+        let mut reader = journal.reader();
+        let read = reader.for_each(|_, _| records += 1);
+        records += reader.damage().iter().filter(|damage| !damage.zero).count();
         journal.close(read.is_ok() && records == 0)?;
         read?;
         Ok(records)
