@@ -183,7 +183,8 @@ defmodule ReadStates.Instance do
 
   defp check_floor(store, floor, options) do
     close_store(%{name: options.name, options: options, store: store})
-    {:error, {:bad_floor, floor}}
+    {_module, opts} = options.store
+    {:error, {:bad_floor, Secret.hide(floor, opts)}}
   end
 
   defp shared?({module, sealed}) do

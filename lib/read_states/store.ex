@@ -26,8 +26,8 @@ defmodule ReadStates.Store do
   For this, a store must remember deletes: after the commit of a row at version 1 and of a delete at version 3, a row at
   version 2 is late, and must not come back to life. A delete has to be remembered for longer than a commit can be late.
   An instance gives a commit up after a minute and stamps the next try anew, so that is some minutes: ten will do, an hour
-  is ample (versions are microseconds since 1970; while a clock is behind versions that were given before, they grow slower
-  than time, and the deletes of that while stay for longer). In a store that one instance owns, none need survive a start. In one
+  is ample (versions are microseconds since 1970; if the clock was set back, versions lag behind time, and deletes are
+  remembered longer). In a store that one instance owns, none need survive a start. In one
   that several share (`c:shared?/1`) they have to, because the commits of the others go on; and where the clocks of these
   differ, by so much longer.
 

@@ -34,6 +34,7 @@ defmodule ReadStates.Telemetry do
   | `{:exit, reason}` | the task, or a process that the store called, has exited |
   | `{exception, stacktrace}`, `{:throw, value}` | the store has raised, or thrown |
   | `{:bad_return, term}` | the store has returned something that is no answer |
+  | a string | a page of the store has something in it that cannot be |
 
       :telemetry.attach("read-states-commits", [:read_states, :commit], &MyApp.Metrics.handle/4, nil)
   """
