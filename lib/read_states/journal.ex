@@ -90,7 +90,9 @@ defmodule ReadStates.Journal do
           {:ok, nil}
 
         {:ok, records} ->
-          text = "the journal in #{path} has #{records} records that are not committed, or cannot be read"
+          text =
+            "the journal in #{path} has #{records} records that are not committed, or cannot be read"
+
           {:error, {:journal, {:not_empty, text}}}
 
         {:error, text} ->
