@@ -211,8 +211,8 @@ defmodule ReadStates.Instance do
   end
 
   # Stops an instance that refuses writes already: closes its store. What could not be committed
-  # stays in memory, for the next start. So does all of it first: who is killed here leaves no store that is closed, and
-  # no engine that nobody finds.
+  # stays in memory, for the next start. The engine is left to that before the store is closed: should this process be
+  # killed, the next start finds the engine, and opens the store again.
   def close(instance) do
     :persistent_term.put({ReadStates, :left, instance.name}, %{instance | store: nil})
     :persistent_term.erase(key(instance.name))

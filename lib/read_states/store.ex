@@ -76,8 +76,9 @@ defmodule ReadStates.Store do
   Opens the store.
 
   Returns its floor: the highest version it has ever seen, or 0 if it cannot know, and never more than 2^61. The instance
-  stamps everything above it, even if its clock is behind. With 0, deleting a user who is not in memory relies on the clock alone. And an instance whose
-  journal knows of earlier commits logs that the store lacks them, since a store that has lost everything also reports 0.
+  stamps everything above it, even if its clock is behind. With 0, deleting a user who is not in memory relies on the clock
+  alone. And an instance whose journal knows of earlier commits logs that the store lacks them, since a store that has lost
+  everything also reports 0.
 
   Raises `ArgumentError` if `opts` are wrong, and returns an error if they are right, but the store cannot be opened.
   """
