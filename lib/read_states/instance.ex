@@ -205,7 +205,7 @@ defmodule ReadStates.Instance do
   end
 
   defp put(instance) do
-    :persistent_term.erase({ReadStates, :left, instance.name})
+    :persistent_term.erase(left_key(instance.name))
     :persistent_term.put(key(instance.name), instance)
     instance
   end
@@ -214,7 +214,7 @@ defmodule ReadStates.Instance do
   # stays in memory, for the next start. The engine is left to that before the store is closed: should this process be
   # killed, the next start finds the engine, and opens the store again.
   def close(instance) do
-    :persistent_term.put({ReadStates, :left, instance.name}, %{instance | store: nil})
+    :persistent_term.put(left_key(instance.name), %{instance | store: nil})
     :persistent_term.erase(key(instance.name))
     close_store(instance)
 
@@ -239,10 +239,12 @@ defmodule ReadStates.Instance do
 
   defp forget(%{name: name}) do
     :persistent_term.erase(key(name))
-    :persistent_term.erase({ReadStates, :left, name})
+    :persistent_term.erase(left_key(name))
   end
 
-  defp left(name), do: :persistent_term.get({ReadStates, :left, name}, nil)
+  defp left(name), do: :persistent_term.get(left_key(name), nil)
+
+  defp left_key(name), do: {ReadStates, :left, name}
 
   defp close_store(%{store: nil}), do: :ok
 

@@ -58,49 +58,20 @@ defmodule ReadStates.ShutdownTest do
     assert {:ok, %{last_message_id: 100}} = ReadStates.get(other, 1, 10)
   end
 
-  defmodule HangingClose do
-    @behaviour ReadStates.Store
-
-    alias ReadStates.Store.Memory
-
-    @impl true
-    def open(opts, context) do
-      with {:ok, store, floor} <- Memory.open(Keyword.take(opts, [:data]), context) do
-        {:ok, %{store: store, opts: opts}, floor}
-      end
-    end
-
-    @impl true
-    def load(%{store: store}, users, cursor), do: Memory.load(store, users, cursor)
-
-    @impl true
-    def commit(%{store: store}, batch), do: Memory.commit(store, batch)
-
-    @impl true
-    def scan(%{store: store}, cursor), do: Memory.scan(store, cursor)
-
-    @impl true
-    def close(%{store: store, opts: opts}) do
-      :ok = Memory.close(store)
-
-      if :atomics.add_get(opts[:times], 1, 1) == 1 do
-        send(opts[:test], {:closed, self()})
-        Process.sleep(:infinity)
-      end
-
-      :ok
-    end
-  end
-
   test "one that is killed while it closes leaves no closed store to the next", %{name: name} do
-    store = {HangingClose, data: Memory.new(), test: self(), times: :atomics.new(1, [])}
+    faults = start_faults!()
+    store = faulty(faults)
     start_temporary!(name, store: store)
+    test = self()
+    hang = fn -> send(test, {:closed, self()}) && Process.sleep(:infinity) end
+    FaultyStore.set(faults, :close, {:then_do, hang})
     :ok = ReadStates.ack(name, 1, 10, 100)
     stop = Task.async(fn -> Supervisor.stop(name) end)
     assert_receive {:closed, keeper}, 60_000
     Process.exit(keeper, :kill)
     Task.await(stop)
 
+    FaultyStore.set(faults, :close, nil)
     stop_supervised({ReadStates, name})
     start!(name, store: store)
     :ok = ReadStates.ack(name, 1, 10, 101)

@@ -17,6 +17,7 @@ defmodule ReadStates.FaultyStore do
     * `:twice` - the store is called twice;
     * `{:again, ms}` - the store is called, and once more after this time, whatever was called between;
     * `{:do, fun}` - `fun` is called, and then the store;
+    * `{:then_do, fun}` - the store is called, and then `fun`, whose value is returned;
     * `{:of, users, fault}` - loads and commits of some of these users have this fault, and others none;
     * `nil` - none.
 
@@ -115,6 +116,9 @@ defmodule ReadStates.FaultyStore do
 
       {:then_return, term} ->
         fun.() && term
+
+      {:then_do, then} ->
+        fun.() && then.()
 
       {:late, ms} ->
         later(faults, ms, fun) && Process.exit(self(), :kill)
