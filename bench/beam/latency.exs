@@ -8,9 +8,10 @@
 # than when the limit was measured, is done once more.
 #
 # Beside it the same operations on a plain ETS table, which has no store and no bound: alone, which is in its favour, and
-# while another process does them on ReadStates too, so that the machine has the same loads, evictions and commits to do.
-# That process has its operations before the clock starts, and makes one call a millisecond, of update/2, which takes about
-# a quarter of the time that ReadStates takes for single calls; it is on the core that is left to commits otherwise.
+# while another process makes the same calls on ReadStates too, so that the machine has the same loads, evictions and
+# commits to do. That process wakes up once a millisecond, for the calls that are due by then, on the core that is left to commits
+# otherwise. Every run has users and channels of its own, drawn before its clock starts: else those who were in the runs
+# before it are in memory, and how many that are differs from run to run.
 
 files = ~w(world measurement table timing histogram)
 for file <- files, do: Code.require_file("#{file}.ex", __DIR__)
@@ -28,10 +29,10 @@ defmodule ReadStates.Bench.Latency do
   @most_repeats 5
   # Who waits that long every other time waits for the operations before him.
   @overloaded_us 10
-  # Users and channels of at least so many operations are drawn beforehand, and come again in the same order.
+  # Users and channels of the closed loop, which come again in the same order: a tenth of all read states, at least so many.
   @least_keys 1_000_000
-  # Calls a second of who does the same beside.
-  @calls 1_000
+  # Nanoseconds.
+  @second 1_000_000_000
   @percentiles [50, 99, 99.9, 99.99]
   @activity [:loads, :evictions, :commits, :committed_entries, :overloads]
 
@@ -54,7 +55,6 @@ defmodule ReadStates.Bench.Latency do
     try do
       instance = start_instance(world, directory)
       table = start_table(world)
-      keep_keys(world)
       rate = rate || div(show_limit(world, run), 2)
       compare(world, run, rate, table)
       :ets.delete(table)
@@ -93,9 +93,7 @@ defmodule ReadStates.Bench.Latency do
   end
 
   # As a constant of the VM, so that no garbage collector copies them and nothing is drawn while time is measured.
-  defp keep_keys(world) do
-    # So many that they are of all users.
-    count = max(@least_keys, div(World.states(world), 10))
+  defp keep_keys(world, count) do
     keys = for _ <- 1..count, do: World.draw(world)
     :persistent_term.put(__MODULE__, List.to_tuple(keys))
   end
@@ -110,9 +108,17 @@ defmodule ReadStates.Bench.Latency do
        fn -> beside(rate, seconds, fn -> open_loop(write_to_table, rate, seconds) end) end}
     ]
 
+    subjects =
+      for {name, subject} <- subjects do
+        {name,
+         fn ->
+           keep_keys(world, rate * (@warm_up + seconds))
+           in_process(subject)
+         end}
+      end
+
     # In turn, so that what the machine does otherwise meets all.
-    rounds =
-      for _round <- 1..@rounds, {name, subject} <- subjects, do: {name, in_process(subject)}
+    rounds = for _round <- 1..@rounds, {name, subject} <- subjects, do: {name, subject.()}
 
     # Whoever it is, so that none is measured on a better machine than the others.
     rounds =
@@ -132,7 +138,7 @@ defmodule ReadStates.Bench.Latency do
       repeats = @most_repeats - most
       for run <- figures, do: run ++ [{"runs repeated", repeats}]
     else
-      repeat(good ++ tl(overloaded) ++ [in_process(subject)], subject, most - 1)
+      repeat(good ++ tl(overloaded) ++ [subject.()], subject, most - 1)
     end
   end
 
@@ -157,11 +163,13 @@ defmodule ReadStates.Bench.Latency do
 
   # Operations a second on ReadStates, one after the other, and with the time it takes to commit them all.
   defp show_limit(world, %{seconds: seconds} = run) do
+    # So many that they are of all users.
+    keep_keys(world, max(@least_keys, div(World.states(world), 10)))
     began = now()
-    until = began + seconds * 1_000_000_000
+    until = began + seconds * @second
     count = Task.await(Task.async(fn -> closed_loop(&write/4, until) end), :infinity)
     :ok = World.commit(__MODULE__)
-    limit = div(count * 1_000_000_000, now() - began)
+    limit = div(count * @second, now() - began)
     IO.puts("limit: #{Table.grouped(limit)} operations a second of one process, commits included")
     measured(world, run, "ReadStates", "limit operations/s", limit)
     limit
@@ -196,7 +204,7 @@ defmodule ReadStates.Bench.Latency do
   defp open_loop(%{write: write, base: base} = loop, began, count, i, longest) do
     {user, channel} = key(loop.keys, i)
     message = base + i
-    due = began + div(i * 1_000_000_000, loop.rate)
+    due = began + div(i * @second, loop.rate)
     called = wait(due)
     write.(i, user, channel, message)
     returned = now()
@@ -213,44 +221,28 @@ defmodule ReadStates.Bench.Latency do
 
   # Calls `fun` while another process does the operations of an open loop on ReadStates.
   defp beside(rate, seconds, fun) do
-    this = self()
-
     beside =
       Task.async(fn ->
-        calls = calls(rate, seconds)
-        # Nothing of it is copied while time is measured.
-        :erlang.garbage_collect()
-        send(this, {:ready, self()})
-        receive(do: (:go -> update_all(calls, System.monotonic_time(:millisecond))))
+        write_due(rate, keys(), World.message(), now(), 0, rate * (@warm_up + seconds))
       end)
 
-    receive(do: ({:ready, pid} when pid == beside.pid -> :ok))
-    send(beside.pid, :go)
     result = fun.()
     Task.await(beside, :infinity)
     result
   end
 
-  defp calls(rate, seconds) do
-    {keys, base} = {keys(), World.message()}
+  defp write_due(_rate, _keys, _base, _began, count, count), do: :ok
 
-    operations =
-      for i <- 0..(rate * (@warm_up + seconds) - 1), do: operation(i, key(keys, i), base + i)
+  defp write_due(rate, keys, base, began, from, count) do
+    Process.sleep(1)
+    due = min(div((now() - began) * rate, @second), count)
 
-    Enum.chunk_every(operations, div(rate, @calls))
-  end
+    Enum.each(from..(due - 1)//1, fn i ->
+      {user, channel} = key(keys, i)
+      write(i, user, channel, base + i)
+    end)
 
-  defp operation(i, {user, channel}, message) when rem(i, 2) == 0,
-    do: {:ack, user, channel, message}
-
-  defp operation(_i, {user, channel}, message), do: {:increment, user, channel, message, 1}
-
-  defp update_all([], _due), do: :ok
-
-  defp update_all([operations | calls], due) do
-    Process.sleep(max(due - System.monotonic_time(:millisecond), 0))
-    World.accepted(fn -> ReadStates.update(__MODULE__, operations) end)
-    update_all(calls, due + div(1_000, @calls))
+    write_due(rate, keys, base, began, due, count)
   end
 
   defp percentiles(histogram) do
@@ -274,13 +266,8 @@ defmodule ReadStates.Bench.Latency do
     figures
   end
 
-  # From anywhere, else those at the beginning would stay in memory.
-  defp keys do
-    keys = :persistent_term.get(__MODULE__)
-    {keys, :rand.uniform(tuple_size(keys))}
-  end
-
-  defp key({keys, from}, i), do: elem(keys, rem(from + i, tuple_size(keys)))
+  defp keys, do: :persistent_term.get(__MODULE__)
+  defp key(keys, i), do: elem(keys, rem(i, tuple_size(keys)))
   defp now, do: System.monotonic_time(:nanosecond)
 
   # Medians of the rounds, and the longest of all of them.

@@ -40,6 +40,8 @@ defmodule ReadStates.Committer do
       calls: StoreCalls.new(instance, most: @most_calls, timeout: @timeout),
       tick: tick(instance.options.commit_after),
       most_entries: @most_entries,
+      # Whether to go on as soon as the commit under way is done.
+      again: false,
       # Whether it has warned since the last success, and when it may warn again.
       warned: %{outage: false, again: System.monotonic_time(:millisecond)},
       # Who asked for a commit, with the flush each waits for, in the order in which they are done.
@@ -49,12 +51,13 @@ defmodule ReadStates.Committer do
     {:ok, state, {:continue, :commit}}
   end
 
-  # Often enough that a deadline is met to a tenth of the delay.
-  defp tick(commit_after), do: commit_after |> div(10) |> max(10) |> min(1_000)
+  # Often enough that a deadline is met to a tenth of the delay, and that a commit is no burst of work for the machine.
+  defp tick(commit_after), do: commit_after |> div(10) |> max(10) |> min(50)
 
+  # Not all partitions at the same time.
   @impl true
-  def handle_continue(:commit, state) do
-    Process.send_after(self(), :tick, state.tick)
+  def handle_continue(:commit, %{tick: tick, partition: partition} = state) do
+    Process.send_after(self(), :tick, div(tick * (partition + 1), Instance.partitions()))
     {:noreply, commit(state)}
   end
 
@@ -73,15 +76,9 @@ defmodule ReadStates.Committer do
 
   def handle_info(:wake, state), do: {:noreply, state |> commit() |> answer_flushed()}
 
-  # Users who were due and had to be loaded. They come some at a time, and each commit waits for the disk, so
-  # they are committed with the next tick, unless somebody or something waits for them.
+  # Users who were due and had to be loaded. They come some at a time.
   def handle_info(:loaded, state) do
-    %{flushes: flushes, instance: %{engine: engine}} = state
-
-    if not :queue.is_empty(flushes) or Native.is_too_dirty(engine) or
-         Native.is_recovering(engine),
-       do: handle_info(:wake, state),
-       else: {:noreply, state}
+    {:noreply, if(waited_for?(state), do: state |> commit() |> answer_flushed(), else: state)}
   end
 
   def handle_info(:load_failed, state), do: {:noreply, answer_failed(state, :store_unavailable)}
@@ -93,7 +90,8 @@ defmodule ReadStates.Committer do
     case StoreCalls.handle(message, state.calls) do
       {:done, job, result, duration, calls} ->
         state = committed(%{state | calls: calls}, job, result, duration)
-        {:noreply, state |> commit() |> answer_flushed()}
+        state = if state.again or waited_for?(state), do: commit(state), else: state
+        {:noreply, answer_flushed(state)}
 
       {:again, calls} ->
         {:noreply, commit(%{state | calls: calls})}
@@ -106,7 +104,13 @@ defmodule ReadStates.Committer do
   @impl true
   def terminate(reason, _state), do: Restart.delay(reason)
 
-  # Starts commits while something is due and there is room for a call.
+  # Each commit waits for the disk, however little it writes. So what falls due while one is under way is committed with
+  # the next tick, unless somebody or something waits for it.
+  defp waited_for?(%{flushes: flushes, instance: %{engine: engine}}) do
+    not :queue.is_empty(flushes) or Native.is_too_dirty(engine) or Native.is_recovering(engine)
+  end
+
+  # Starts a commit if something is due, at once or after the one under way.
   defp commit(%{instance: instance, calls: calls} = state) do
     if StoreCalls.room?(calls) do
       begun = Native.begin_commit(instance.engine, state.partition, state.most_entries)
@@ -116,17 +120,19 @@ defmodule ReadStates.Committer do
         Instance.wake_idle(Instance.loader(instance.name, state.partition))
       end
 
-      case begun do
-        nil ->
-          state
-
-        {commit, batch, users, entries} ->
-          write = fn -> write(instance, commit, batch) end
-          commit(%{state | calls: StoreCalls.start(calls, {commit, users, entries}, write)})
-      end
+      start(%{state | again: false}, begun)
     else
-      state
+      %{state | again: true}
     end
+  end
+
+  defp start(state, nil), do: state
+
+  defp start(%{instance: instance, calls: calls} = state, {commit, batch, users, entries}) do
+    write = fn -> write(instance, commit, batch) end
+    calls = StoreCalls.start(calls, {commit, users, entries}, write)
+    # There may be more than there was room for.
+    %{state | calls: calls, again: entries >= state.most_entries}
   end
 
   # In the task.

@@ -50,6 +50,7 @@ defmodule ReadStates.Native do
   def attend(_engine), do: unloaded()
   def is_half_dirty(_engine), do: unloaded()
   def make_due(_engine), do: unloaded()
+  def wants_commits(_engine), do: unloaded()
   def tidy(_engine), do: unloaded()
   def close(_engine, _closed), do: unloaded()
   def is_closed(_engine), do: unloaded()

@@ -67,6 +67,24 @@ defmodule ReadStates.CommittingTest do
       assert [[%{user: 1, channel: 50, counters: [1]}]] = FaultyStore.calls(faults, :commit)
     end
 
+    test "is committed together with what falls due in the same tenth of :commit_after",
+         context do
+      %{name: name, opts: opts} = context
+      start!(name, [commit_after: 500] ++ opts)
+      # The others have to be loaded.
+      :ok = ReadStates.load(name, Enum.to_list(1..500))
+      began = System.monotonic_time(:millisecond)
+
+      for user <- Enum.shuffle(1..1_000) do
+        :ok = ReadStates.ack(name, user, 10, 100)
+        Process.sleep(1)
+      end
+
+      await_clean(name)
+      tenths = div(System.monotonic_time(:millisecond) - began, 50) + 1
+      assert ReadStates.stats(name).commits <= tenths * ReadStates.Instance.partitions()
+    end
+
     test "is committed before it is evicted", %{name: name, opts: opts} do
       start!(name, [capacity: 20] ++ opts)
 

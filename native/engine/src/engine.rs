@@ -323,6 +323,11 @@ impl Engine {
         totals.is_half_dirty(bounds)
     }
 
+    /// Whether room has to be made that only commits can make: for who is in memory, or for what is dirty.
+    pub fn wants_commits(&self) -> bool {
+        self.is_over() || self.is_half_dirty()
+    }
+
     /// Everything that is uncommitted is to be committed now.
     pub fn make_due(&self) {
         for mut shard in self.shards() {

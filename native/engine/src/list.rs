@@ -24,6 +24,14 @@ pub struct Query {
     pub nonzero: Option<usize>,
 }
 
+impl Query {
+    /// Whether the state is to be listed, wherever it is.
+    fn wants(&self, state: &ReadState) -> bool {
+        self.nonzero
+            .is_none_or(|counter| state.counters[counter] > 0)
+    }
+}
+
 /// Read states in the order of their channels.
 #[derive(Debug)]
 pub struct List {
@@ -81,31 +89,24 @@ impl<'a> Listing<'a> {
         }
     }
 
-    /// Returns the number to go on from.
+    /// Returns the number to go on from. The processor fetches what the channels are read from meanwhile, all of it at once.
     pub fn copy(&mut self, set: &Resident, from: u32) -> Option<u32> {
-        set.page(from, PAGE, &mut self.states)
+        let see = |number, state: &ReadState| {
+            if self.query.wants(state) {
+                self.directory.prefetch_number(number);
+            }
+        };
+        set.page(from, PAGE, &mut self.states, see)
     }
 
     pub fn translate(&mut self) {
-        let Query {
-            after,
-            limit,
-            nonzero,
-        } = self.query;
-        let is_wanted =
-            |state: &ReadState| nonzero.is_none_or(|counter| state.counters[counter] > 0);
+        let Query { after, limit, .. } = self.query;
         let new = self.channels.len();
         let may_go_on = self.states.len() - new >= PAGE;
-        // All at once, not one after the other.
-        for (number, state) in &self.states[new..] {
-            if is_wanted(state) {
-                self.directory.prefetch_number(*number);
-            }
-        }
         self.channels.reserve(self.states.len() - new);
         for at in new..self.states.len() {
             let (number, state) = &self.states[at];
-            if !is_wanted(state) {
+            if !self.query.wants(state) {
                 continue;
             }
             let channel = self.directory.channel(*number);

@@ -344,8 +344,14 @@ impl<H: Default> ReadStateSet<H> {
     }
 
     /// Adds the states whose number is `from` or higher to `to`, whole blocks at a time, until at
-    /// least `limit` are added; returns the number to go on from, `None` at the end.
-    pub fn page(&self, from: u32, limit: usize, to: &mut Vec<(u32, ReadState)>) -> Option<u32> {
+    /// least `limit` are added, and shows each of them to `see`; returns the number to go on from, `None` at the end.
+    pub fn page(
+        &self,
+        from: u32,
+        limit: usize,
+        to: &mut Vec<(u32, ReadState)>,
+        see: impl Fn(u32, &ReadState),
+    ) -> Option<u32> {
         let full = to.len() + limit;
         for block in self.blocks().iter().skip(self.block_of(from)) {
             if to.len() >= full {
@@ -354,8 +360,9 @@ impl<H: Default> ReadStateSet<H> {
             let start = block.search(from).unwrap_or_else(|start| start);
             // `extend` would copy each of them once more.
             to.reserve(block.len() - start);
-            for state in block.states_from(start) {
-                to.push(state);
+            for (number, state) in block.states_from(start) {
+                see(number, &state);
+                to.push((number, state));
             }
         }
         None
@@ -480,7 +487,7 @@ mod tests {
         let mut from = Some(0);
         while let Some(number) = from {
             let mut page = Vec::new();
-            from = set.page(number, 100, &mut page);
+            from = set.page(number, 100, &mut page, |_, _| {});
             for (number, state) in page {
                 assert!(listed.insert(number, state).is_none());
             }

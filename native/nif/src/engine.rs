@@ -479,6 +479,11 @@ fn is_half_dirty(handle: Handle) -> bool {
     handle.engine.is_half_dirty()
 }
 
+#[rustler::nif]
+fn wants_commits(handle: Handle) -> bool {
+    handle.engine.wants_commits()
+}
+
 /// All that is uncommitted is to be committed now.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn make_due(handle: Handle) -> Atom {
