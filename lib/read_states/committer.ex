@@ -40,7 +40,7 @@ defmodule ReadStates.Committer do
       calls: StoreCalls.new(instance, most: @most_calls, timeout: @timeout),
       tick: tick(instance.options.commit_after),
       most_entries: @most_entries,
-      # Whether to go on as soon as the commit under way is done.
+      # Whether to go on as soon as the commit or the pause under way is over.
       again: false,
       # Whether it has warned since the last success, and when it may warn again.
       warned: %{outage: false, again: System.monotonic_time(:millisecond)},
@@ -51,10 +51,10 @@ defmodule ReadStates.Committer do
     {:ok, state, {:continue, :commit}}
   end
 
-  # Often enough that a deadline is met to a tenth of the delay, and that a commit is no burst of work for the machine.
-  defp tick(commit_after), do: commit_after |> div(10) |> max(10) |> min(50)
+  # Often enough that a deadline is met to about a tenth of the delay, and that a commit is no burst of work for the machine.
+  defp tick(commit_after), do: commit_after |> div(10) |> max(10) |> min(100)
 
-  # Not all partitions at the same time.
+  # Not of all partitions at the same time, to begin with.
   @impl true
   def handle_continue(:commit, %{tick: tick, partition: partition} = state) do
     Process.send_after(self(), :tick, div(tick * (partition + 1), Instance.partitions()))
@@ -107,7 +107,7 @@ defmodule ReadStates.Committer do
   # Each commit waits for the disk, however little it writes. So what falls due while one is under way is committed with
   # the next tick, unless somebody or something waits for it.
   defp waited_for?(%{flushes: flushes, instance: %{engine: engine}}) do
-    not :queue.is_empty(flushes) or Native.is_too_dirty(engine) or Native.is_recovering(engine)
+    not :queue.is_empty(flushes) or Native.wants_commits(engine) or Native.is_recovering(engine)
   end
 
   # Starts a commit if something is due, at once or after the one under way.

@@ -61,7 +61,6 @@ defmodule ReadStates.Native do
   def begin_load(_engine, _partition, _most, _only_awaited), do: unloaded()
   def add_page(_load, _batch), do: unloaded()
   def finish_load(_load), do: unloaded()
-  def is_too_dirty(_engine), do: unloaded()
   def load_from(_load, _store, _limit), do: unloaded()
   def part_load(_load, _users), do: unloaded()
   def fail_load(_load), do: unloaded()

@@ -61,11 +61,11 @@ defmodule ReadStates.Steward do
 
     # So that writes are refused only where the store does not keep up, not because nothing was due.
     if Native.is_half_dirty(engine), do: Native.make_due(engine)
-
-    # Otherwise nobody waits for commits: what falls due is committed with their next tick, all of it at once.
-    if Native.wants_commits(engine), do: Instance.wake_all(name, &Instance.committer/2)
     Instance.wake_all(name, &Instance.loader/2)
     Native.tidy(engine)
+
+    # What could not be evicted has to be committed. Otherwise what falls due is committed with the next tick, all of it at once.
+    if Native.wants_commits(engine), do: Instance.wake_all(name, &Instance.committer/2)
     state
   end
 

@@ -69,8 +69,10 @@ defmodule ReadStates.CommittingTest do
 
     test "is committed together with what falls due in the same tenth of :commit_after",
          context do
-      %{name: name, opts: opts} = context
+      %{name: name, faults: faults, opts: opts} = context
       start!(name, [commit_after: 500] ++ opts)
+      # So that something falls due during each commit.
+      FaultyStore.set(faults, :commit, {:slow, 10})
       # The others have to be loaded.
       :ok = ReadStates.load(name, Enum.to_list(1..500))
       began = System.monotonic_time(:millisecond)

@@ -323,7 +323,7 @@ impl Engine {
         totals.is_half_dirty(bounds)
     }
 
-    /// Whether room has to be made that only commits can make: for who is in memory, or for what is dirty.
+    /// Whether room has to be made, by eviction or in the dirty memory: what is due should be committed at once.
     pub fn wants_commits(&self) -> bool {
         self.is_over() || self.is_half_dirty()
     }

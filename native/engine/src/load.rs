@@ -92,7 +92,7 @@ impl Engine {
     }
 
     /// Whether the dirty memory is past its bound.
-    pub fn is_too_dirty(&self) -> bool {
+    fn is_too_dirty(&self) -> bool {
         let Shared { totals, bounds, .. } = self.shared();
         totals.is_too_dirty(bounds)
     }

@@ -105,12 +105,6 @@ fn load_from<'a>(
     })
 }
 
-/// Whether the next loads wait for commits to make room.
-#[rustler::nif]
-fn is_too_dirty(engine: ResourceArc<EngineResource>) -> bool {
-    engine.engine.is_too_dirty()
-}
-
 /// Takes users out of a load, each into one of his own: `[{user, load}]`, of those who are part of it. A call
 /// that was given up may still be adding a page to it.
 #[rustler::nif(schedule = "DirtyCpu")]
