@@ -129,8 +129,9 @@ defmodule ReadStates do
       others takes up more room, so must be used more often to stay. `:lru` keeps exactly those that were used
       last; it takes about 32 bytes more a user, and every use takes longer.
     * `:commit_after` (milliseconds, default 30,000) - from the first change of a user to its commit. It may be a tenth
-      more, up to 100 ms, so that one commit has what many users changed. More means fewer writes to the store,
-      less means a smaller journal, or less to lose without one.
+      more, at least 10 and at most 100 ms, and twice that for a user who has to be loaded first, so that one commit
+      has what many users changed. More means fewer writes to the store, less means a smaller journal, or less to lose
+      without one.
     * `:load_timeout` (milliseconds, default 5,000) - how long a read waits for a load.
     * `:drain_timeout` (milliseconds, default 30,000) - how long a shutdown waits for commits.
 

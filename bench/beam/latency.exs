@@ -108,37 +108,33 @@ defmodule ReadStates.Bench.Latency do
        fn -> beside(rate, seconds, fn -> open_loop(write_to_table, rate, seconds) end) end}
     ]
 
-    subjects =
-      for {name, subject} <- subjects do
-        {name,
-         fn ->
-           keep_keys(world, rate * (@warm_up + seconds))
-           in_process(subject)
-         end}
-      end
+    measure = fn subject ->
+      keep_keys(world, rate * (@warm_up + seconds))
+      in_process(subject)
+    end
 
     # In turn, so that what the machine does otherwise meets all.
-    rounds = for _round <- 1..@rounds, {name, subject} <- subjects, do: {name, subject.()}
+    rounds = for _round <- 1..@rounds, {name, subject} <- subjects, do: {name, measure.(subject)}
 
     # Whoever it is, so that none is measured on a better machine than the others.
     rounds =
       for {name, subject} <- subjects do
         figures = for {^name, figures} <- rounds, do: figures
-        {name, repeat(figures, subject, @most_repeats)}
+        {name, repeat(figures, fn -> measure.(subject) end, @most_repeats)}
       end
 
     show(world, run, rate, rounds)
   end
 
   # Runs an overloaded one again and again, until the median of all is not. Which are left out is not chosen by what is measured.
-  defp repeat(figures, subject, most) do
+  defp repeat(figures, measure, most) do
     {overloaded, good} = Enum.split_with(figures, &overloaded?/1)
 
     if overloaded == [] or most == 0 do
       repeats = @most_repeats - most
       for run <- figures, do: run ++ [{"runs repeated", repeats}]
     else
-      repeat(good ++ tl(overloaded) ++ [subject.()], subject, most - 1)
+      repeat(good ++ tl(overloaded) ++ [measure.()], measure, most - 1)
     end
   end
 
