@@ -7,7 +7,7 @@ defmodule ReadStates.Committer do
 
   require Logger
 
-  alias ReadStates.{Batch, Instance, Native, Restart, StoreCalls, Telemetry}
+  alias ReadStates.{Batch, Instance, Native, Restart, StoreCalls, Telemetry, Warning}
 
   @most_entries 10_000
   # One entry of many may be why the store refuses all of them, or there are more than a slow store writes in time. So after a
@@ -16,8 +16,6 @@ defmodule ReadStates.Committer do
   @more 4
   @most_calls 1
   @timeout 60_000
-  # Milliseconds between warnings.
-  @silence 10_000
 
   def start_link({name, partition}) do
     GenServer.start_link(__MODULE__, {name, partition}, name: Instance.committer(name, partition))
@@ -42,8 +40,7 @@ defmodule ReadStates.Committer do
       most_entries: @most_entries,
       # Whether to go on as soon as the commit or the pause under way is over.
       again: false,
-      # Whether it has warned since the last success, and when it may warn again.
-      warned: %{outage: false, again: System.monotonic_time(:millisecond)},
+      warning: %Warning{},
       # Who asked for a commit, with the flush each waits for, in the order in which they are done.
       flushes: :queue.new()
     }
@@ -90,7 +87,7 @@ defmodule ReadStates.Committer do
     case StoreCalls.handle(message, state.calls) do
       {:done, job, result, duration, calls} ->
         state = committed(%{state | calls: calls}, job, result, duration)
-        state = if state.again or waited_for?(state), do: commit(state), else: state
+        state = if state.again or waited_for?(state), do: commit(state), else: wake_loader(state)
         {:noreply, answer_flushed(state)}
 
       {:again, calls} ->
@@ -114,16 +111,19 @@ defmodule ReadStates.Committer do
   defp commit(%{instance: instance, calls: calls} = state) do
     if StoreCalls.room?(calls) do
       begun = Native.begin_commit(instance.engine, state.partition, state.most_entries)
-
-      # Users who are due and not resident have been queued.
-      if Native.load_queue(instance.engine) > 0 do
-        Instance.wake_idle(Instance.loader(instance.name, state.partition))
-      end
-
-      start(%{state | again: false}, begun)
+      start(wake_loader(%{state | again: false}), begun)
     else
       %{state | again: true}
     end
+  end
+
+  # Users who are due and not resident have been queued, or had to wait until a commit had made room in the dirty memory.
+  defp wake_loader(%{instance: instance, partition: partition} = state) do
+    if Native.load_queue(instance.engine) > 0 do
+      Instance.wake_idle(Instance.loader(instance.name, partition))
+    end
+
+    state
   end
 
   defp start(state, nil), do: state
@@ -167,7 +167,7 @@ defmodule ReadStates.Committer do
     case outcome do
       :ok ->
         most_entries = min(state.most_entries * @more, @most_entries)
-        %{state | most_entries: most_entries, warned: %{state.warned | outage: false}}
+        %{state | most_entries: most_entries, warning: Warning.over(state.warning)}
 
       {:error, reason} ->
         Native.commit_failed(commit)
@@ -175,24 +175,24 @@ defmodule ReadStates.Committer do
         state
         |> log_failure(entries, reason)
         |> Map.put(:most_entries, 1)
-        |> answer_failed(:store_unavailable)
+        |> answer_failed(commit_error(reason))
     end
   end
 
-  # Once an outage, not once a try; and now and then, where one entry fails again and again, and others do not.
-  defp log_failure(%{warned: warned} = state, entries, reason) do
-    now = System.monotonic_time(:millisecond)
+  defp commit_error({:journal, _text}), do: :journal_failed
+  defp commit_error(_reason), do: :store_unavailable
 
-    if warned.outage or now < warned.again do
-      state
-    else
+  defp log_failure(state, entries, reason) do
+    {warn, warning} = Warning.failed(state.warning)
+
+    if warn do
       Logger.warning(
         "#{inspect(state.instance.name)} could not commit #{entries} entries, and goes on trying: " <>
           inspect(reason)
       )
-
-      %{state | warned: %{outage: true, again: now + @silence}}
     end
+
+    %{state | warning: warning}
   end
 
   # Only the first one that is not done is asked for, however many wait.

@@ -10,12 +10,15 @@ defmodule ReadStates.Loader do
 
   require Logger
 
-  alias ReadStates.{Batch, Instance, Native, Restart, StoreCalls, Suspects, Telemetry}
+  alias ReadStates.{Batch, Instance, Native, Restart, StoreCalls, Suspects, Telemetry, Warning}
 
   @most_users 256
   # Unless the store says `c:ReadStates.Store.loads_at_once/0`. One of them at most for users nobody waits for, whose operations are to be committed:
   # those somebody waits for find room beside it.
   @most_calls 2
+  # So many loads in a row are for users somebody waits for, and then it is the turn of the others. Else these would wait for as long as more
+  # and more users connect, and once the dirty memory is full of their operations nobody could write any more.
+  @most_in_a_row 4
   # A call to the store takes as long as it needs: readers who wait have deadlines of their own.
   @timeout 60_000
   @most_asked 1_000
@@ -76,10 +79,14 @@ defmodule ReadStates.Loader do
       instance: instance,
       partition: partition,
       calls: StoreCalls.new(instance, most: most_calls(instance), timeout: @timeout),
+      # How many loads of users somebody waits for have begun since one of others did.
+      in_a_row: 0,
       # Who is loaded alone, one at a time, and the loads of those whose turn comes after.
       suspects: %Suspects{},
       alone: StoreCalls.new(instance, most: 1, timeout: @timeout),
       next_alone: :queue.new(),
+      # Of users who are loaded together, and of those who are loaded alone.
+      warnings: %{calls: %Warning{}, alone: %Warning{}},
       # By user the callers who wait for him: `{from, deadline}`, or a reference to one in `callers` who waits for several.
       waiting: %{},
       # `{from, how many users he still waits for, deadline}`
@@ -146,29 +153,39 @@ defmodule ReadStates.Loader do
   # Starts loads while there is somebody to load and room for a call.
   defp load(state), do: state |> load_together() |> load_alone()
 
-  defp load_together(%{instance: instance, calls: calls} = state) do
-    if StoreCalls.room?(calls) do
-      only_awaited = StoreCalls.any?(calls, &(not &1.awaited))
+  defp load_together(%{calls: calls} = state) do
+    if StoreCalls.room?(calls), do: begin_load(state, turns(state)), else: state
+  end
 
-      case Native.begin_load(instance.engine, state.partition, @most_users, only_awaited) do
-        {nil, [], _awaited, [], false} ->
-          state
+  # Whether to look for users somebody waits for, and then.
+  defp turns(%{calls: calls, in_a_row: in_a_row}) do
+    cond do
+      StoreCalls.any?(calls, &(not &1.awaited)) -> [true]
+      in_a_row >= @most_in_a_row -> [false, true]
+      true -> [true, false]
+    end
+  end
 
-        # Nobody to load, in what was looked at of the queue.
-        {nil, [], _awaited, settled, _more} ->
-          state |> answer(settled, :ok) |> load_together()
+  defp begin_load(state, []), do: state
 
-        {load, users, awaited, settled, _more} ->
-          {suspects, users} = Enum.split_with(users, &Suspects.suspect?(state.suspects, &1))
+  defp begin_load(%{instance: instance} = state, [awaited | turns]) do
+    case Native.begin_load(instance.engine, state.partition, @most_users, awaited) do
+      {nil, [], [], false} ->
+        # Nobody has this turn.
+        begin_load(if(awaited, do: state, else: %{state | in_a_row: 0}), turns)
 
-          state
-          |> answer(settled, :ok)
-          |> part(load, Enum.shuffle(suspects), awaited)
-          |> start(:calls, %{load: load, users: users, awaited: awaited})
-          |> load_together()
-      end
-    else
-      state
+      # Nobody to load, in what was looked at of the queue.
+      {nil, [], settled, _more} ->
+        state |> answer(settled, :ok) |> load_together()
+
+      {load, users, settled, _more} ->
+        {suspects, users} = Enum.split_with(users, &Suspects.suspect?(state.suspects, &1))
+
+        %{state | in_a_row: if(awaited, do: state.in_a_row + 1, else: 0)}
+        |> answer(settled, :ok)
+        |> part(load, Enum.shuffle(suspects), awaited)
+        |> start(:calls, %{load: load, users: users, awaited: awaited})
+        |> load_together()
     end
   end
 
@@ -239,17 +256,17 @@ defmodule ReadStates.Loader do
       {:ok, _entries, due} ->
         if due, do: Instance.tell(committer(state), :loaded)
         state = if Suspects.store_away?(state.suspects), do: resume(state), else: state
+        state = update_in(state.warnings[calls], &Warning.over/1)
         answer(%{state | suspects: Suspects.loaded(state.suspects, users)}, users, :ok)
 
       {:error, reason} ->
-        log_failure(state, Map.fetch!(state, calls), users, reason)
-        failed(state, calls, job, reason)
+        state |> log_failure(calls, users, reason) |> failed(calls, job, reason)
     end
   end
 
-  # The store is back.
+  # The store is back. Whoever is to blame for the failures of before still is, so these pauses go on growing.
   defp resume(%{calls: calls, alone: alone} = state),
-    do: %{state | calls: StoreCalls.resume(calls), alone: StoreCalls.resume(alone)}
+    do: %{state | calls: StoreCalls.resume(calls), alone: StoreCalls.end_pause(alone)}
 
   # One of them may be to blame, and only he is to wait. In no order: else those after some who are would never be tried.
   defp failed(%{suspects: suspects} = state, :calls, %{load: load, users: users} = job, reason) do
@@ -293,17 +310,20 @@ defmodule ReadStates.Loader do
 
   defp committer(state), do: Instance.committer(state.instance.name, state.partition)
 
-  # Once an outage, not once a try.
-  defp log_failure(state, %{backoff: %{failures: 1}}, users, reason) do
-    who = if match?([_], users), do: "user #{hd(users)}", else: "#{length(users)} users"
+  defp log_failure(state, calls, users, reason) do
+    {warn, warning} = Warning.failed(state.warnings[calls])
 
-    Logger.warning(
-      "#{inspect(state.instance.name)} could not load #{who}, and goes on trying: " <>
-        inspect(reason)
-    )
+    if warn do
+      who = if match?([_], users), do: "user #{hd(users)}", else: "#{length(users)} users"
+
+      Logger.warning(
+        "#{inspect(state.instance.name)} could not load #{who}, and goes on trying: " <>
+          inspect(reason)
+      )
+    end
+
+    put_in(state.warnings[calls], warning)
   end
-
-  defp log_failure(_state, _calls, _users, _reason), do: :ok
 
   defp wait(state, [user], from, deadline), do: add_waiter(state, user, {from, deadline})
 

@@ -3,15 +3,27 @@ defmodule ReadStates.Native do
   # The one place where Elixir meets Rust: `native/nif`. Nothing here checks its arguments;
   # `ReadStates` does.
 
-  @on_load :load
+  @on_load :load_library
 
   @doc false
-  def load do
+  def load_library do
+    case load_nif() do
+      # Where the code is loaded anew, that before, which has its library, goes on.
+      {:error, {:upgrade, _text}} = error -> error
+      # Where that fails the functions raise, and ReadStates.start_link/1 says why.
+      _loaded_or_not -> :ok
+    end
+  end
+
+  def load_nif do
     :read_states
     |> Application.app_dir("priv/native/read_states_nif")
     |> String.to_charlist()
     |> :erlang.load_nif(0)
   end
+
+  # See ReadStates.Library.
+  def available, do: unloaded()
 
   # A map as serde reads it, with strings for keys.
   def fields(map), do: Map.new(map, fn {key, value} -> {Atom.to_string(key), value} end)
@@ -48,7 +60,7 @@ defmodule ReadStates.Native do
   def absent(_engine, _users), do: unloaded()
   def load_queue(_engine), do: unloaded()
   def attend(_engine), do: unloaded()
-  def is_half_dirty(_engine), do: unloaded()
+  def wants_dirty_memory(_engine), do: unloaded()
   def make_due(_engine), do: unloaded()
   def wants_commits(_engine), do: unloaded()
   def tidy(_engine), do: unloaded()
@@ -58,7 +70,7 @@ defmodule ReadStates.Native do
   def stats(_engine, _template), do: unloaded()
 
   # Loads.
-  def begin_load(_engine, _partition, _most, _only_awaited), do: unloaded()
+  def begin_load(_engine, _partition, _most, _awaited), do: unloaded()
   def add_page(_load, _batch), do: unloaded()
   def finish_load(_load), do: unloaded()
   def load_from(_load, _store, _limit), do: unloaded()

@@ -60,7 +60,7 @@ defmodule ReadStates.Steward do
     Instance.wake_idle(Instance.archivist(name))
 
     # So that writes are refused only where the store does not keep up, not because nothing was due.
-    if Native.is_half_dirty(engine), do: Native.make_due(engine)
+    if Native.wants_dirty_memory(engine), do: Native.make_due(engine)
     Instance.wake_all(name, &Instance.loader/2)
     Native.tidy(engine)
 

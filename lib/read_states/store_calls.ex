@@ -48,7 +48,10 @@ defmodule ReadStates.StoreCalls do
   end
 
   # Ends a pause, for who knows that the store does not fail any more.
-  def resume(state), do: %{state | paused: false, backoff: Backoff.succeeded(state.backoff)}
+  def resume(state), do: %{end_pause(state) | backoff: Backoff.succeeded(state.backoff)}
+
+  # As that, but the next pause is longer still.
+  def end_pause(state), do: %{state | paused: false}
 
   # What a message means: {:done, job, result, duration}, {:again} or nothing.
   def handle({ref, result}, %{calls: calls} = state) when is_map_key(calls, ref) do

@@ -11,7 +11,9 @@ defmodule ReadStates.Supervisor do
     Drainer,
     Instance,
     Keeper,
+    Library,
     Loader,
+    Native,
     Options,
     Recoverer,
     Steward,
@@ -23,7 +25,14 @@ defmodule ReadStates.Supervisor do
   @max_restarts 1_000
   @max_seconds 1
 
-  def start_link(%Options{name: name} = options) do
+  def start_link(%Options{} = options) do
+    case Library.available(Native) do
+      :ok -> start(options)
+      {:error, text} -> {:error, {:not_loaded, "the library cannot be loaded: #{text}"}}
+    end
+  end
+
+  defp start(%{name: name} = options) do
     await_orphans(name)
 
     case Supervisor.start_link(__MODULE__, options, name: name) do

@@ -63,6 +63,16 @@ defmodule ReadStates.BoundsTest do
     end
   end
 
+  test "commits make room for a call that finds none, however little is dirty", %{name: name} do
+    start!(name, dirty_memory: @mib, commit_after: 3_600_000)
+    :ok = ReadStates.increment(name, Enum.to_list(1..1_000), 10, 1)
+    assert ReadStates.stats(name).dirty_memory < div(@mib, 2)
+    # There is room for so many, if there is nobody else.
+    many = Enum.to_list(10_001..13_700)
+    assert ReadStates.increment(name, many, 10, 1) == {:error, :overloaded}
+    eventually(fn -> ReadStates.increment(name, many, 10, 1) == :ok end)
+  end
+
   describe "a million users who do not exist" do
     # What the bounds allow, for shards and tables that are there before anybody comes.
     @memory 4 * @mib

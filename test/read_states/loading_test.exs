@@ -1,6 +1,8 @@
 defmodule ReadStates.LoadingTest do
   use ReadStates.InstanceCase, async: true
 
+  import ExUnit.CaptureLog
+
   alias ReadStates.{Batch, Instance, Loader}
 
   defmodule WideStore do
@@ -525,6 +527,46 @@ defmodule ReadStates.LoadingTest do
       FaultyStore.set(faults, :load, nil)
       assert loads |> Task.await_many(:infinity) |> Enum.uniq() == [:ok]
     end
+  end
+
+  test "a store that fails every second time is not in the log each time", context do
+    %{name: name, faults: faults, opts: opts} = context
+    start!(name, opts)
+    calls = :counters.new(1, [])
+
+    every_second = fn ->
+      :counters.add(calls, 1, 1)
+      if rem(:counters.get(calls, 1), 2) == 1, do: raise("away")
+    end
+
+    FaultyStore.set(faults, :load, {:do, every_second})
+    begun = System.monotonic_time(:millisecond)
+    log = capture_log(fn -> for user <- 1..60, do: ReadStates.load(name, [user]) end)
+    assert :counters.get(calls, 1) > 40
+    lines = for line <- String.split(log, "\n"), line =~ inspect(name), do: line
+    # Of two partitions, of who is loaded with others and alone.
+    tens = div(System.monotonic_time(:millisecond) - begun, 10_000)
+    assert length(lines) in 1..(4 * (tens + 1))
+  end
+
+  test "readers, however many, do not keep users from being loaded whose operations are to be committed",
+       context do
+    %{name: name, faults: faults, opts: opts} = context
+    start!(name, opts)
+    FaultyStore.set(faults, :load, :hang)
+    loads = for user <- 1..5_000, do: Task.async(fn -> ReadStates.load(name, [user]) end)
+    eventually(fn -> ReadStates.stats(name).load_queue > 3_500 end)
+    # Of both partitions.
+    due = Enum.to_list(10_001..10_020)
+    :ok = ReadStates.increment(name, due, 10, 1)
+    commit = Task.async(fn -> ReadStates.commit(name) end)
+    eventually(fn -> flushes(name) == [1, 1] end)
+    FaultyStore.set(faults, :load, nil)
+    assert [commit | loads] |> Task.await_many(:infinity) |> Enum.uniq() == [:ok]
+
+    # The queue was never empty, and their turn came all the same.
+    last = faults |> FaultyStore.calls(:load) |> List.last()
+    assert Enum.filter(last, &(&1 in due)) == []
   end
 
   test "users are answered who have come together, and alone, and twice", context do

@@ -10,7 +10,7 @@ defmodule ReadStates.Store.Remote do
   # process that called as a message. If the process is killed, the work ends. The library answers in any case, and within
   # a minute.
 
-  alias ReadStates.{Batch, Native}
+  alias ReadStates.{Batch, Library, Native}
 
   # Entries a page, about.
   @page 10_000
@@ -24,10 +24,12 @@ defmodule ReadStates.Store.Remote do
 
       @doc false
       def load_library do
-        # Where it was not built, the functions raise, and `ReadStates.Store.Remote` says what to do. A module that cannot be
-        # loaded would end the start of a release.
-        _ = load_nif()
-        :ok
+        case load_nif() do
+          # Where the code is loaded anew, that before, which has its library, goes on.
+          {:error, {:upgrade, _text}} = error -> error
+          # Where it was not built, the functions raise, and `ReadStates.Store.Remote` says what to do.
+          _loaded_or_not -> :ok
+        end
       end
 
       @doc false
@@ -92,26 +94,10 @@ defmodule ReadStates.Store.Remote do
   end
 
   defp available(native) do
-    native.available()
-    :ok
-  catch
-    :error, :nif_not_loaded -> load_again(native)
-  end
-
-  # For the reason, which nobody has kept.
-  defp load_again(native) do
-    case native.load_nif() do
-      :ok ->
-        :ok
-
-      # Somebody else did at the same time.
-      {:error, {:reload, _text}} ->
-        :ok
-
-      {:error, {_reason, text}} ->
-        if Path.wildcard(native.library() <> ".*") == [],
-          do: {:error, {:not_built, not_built(native.store())}},
-          else: {:error, {:not_loaded, "the library of this store cannot be loaded: #{text}"}}
+    with {:error, text} <- Library.available(native) do
+      if Path.wildcard(native.library() <> ".*") == [],
+        do: {:error, {:not_built, not_built(native.store())}},
+        else: {:error, {:not_loaded, "the library of this store cannot be loaded: #{text}"}}
     end
   end
 

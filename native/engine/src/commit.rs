@@ -175,6 +175,10 @@ impl Commit {
     }
 
     fn settle(&mut self, done: bool, now: Now) {
+        if !done && !self.users.is_empty() {
+            let totals = &self.engine.shared().totals;
+            totals.commit_failed.store(true, Relaxed);
+        }
         let written = self.write_ahead.done.load(Relaxed);
         while let Some(user) = self.users.last().copied() {
             let hash = self.engine.hash(user);

@@ -250,7 +250,8 @@ impl Engine {
             ),
             _ => None,
         };
-        self.apply_admitted(operations, log.as_ref(), &mut budget, now)?;
+        self.apply_admitted(operations, log.as_ref(), &mut budget, now)
+            .inspect_err(|error| self.refused(*error))?;
         if let Some(log) = log {
             log.finish();
         }
@@ -316,20 +317,22 @@ impl Engine {
         }
     }
 
-    /// Whether more than half of the dirty memory is taken: then all that is uncommitted should be [due](Engine::make_due), so that
-    /// writes are refused only where the store does not keep up.
-    pub fn is_half_dirty(&self) -> bool {
+    /// Whether more than half of the dirty memory is taken, or a change that found no room in it could find some: then all that is
+    /// uncommitted should be [due](Engine::make_due), so that writes are refused only where the store does not keep up.
+    pub fn wants_dirty_memory(&self) -> bool {
         let Shared { totals, bounds, .. } = &self.shared;
-        totals.is_half_dirty(bounds)
+        totals.wants_room(bounds)
     }
 
     /// Whether room has to be made, by eviction or in the dirty memory: what is due should be committed at once.
     pub fn wants_commits(&self) -> bool {
-        self.is_over() || self.is_half_dirty()
+        self.is_over() || self.wants_dirty_memory()
     }
 
     /// Everything that is uncommitted is to be committed now.
     pub fn make_due(&self) {
+        // Who is refused after this asks for it again.
+        self.shared.totals.make_room();
         for mut shard in self.shards() {
             shard.ledger.due.flush();
         }

@@ -96,7 +96,7 @@ impl Ledger {
         adjust(&shared.totals.dirty_memory, unsettled.charged, 0);
     }
 
-    /// Puts the user before all others, once. There must be room in the queue.
+    /// Puts the user among those to commit at once, which take turns with who is due. There must be room in the queue.
     pub fn hurry(&mut self, user: Id, unsettled: &mut Unsettled) {
         if !std::mem::replace(&mut unsettled.hurried, true) {
             self.due.hurry(user);

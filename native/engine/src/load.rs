@@ -4,7 +4,8 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
+use read_states_sync::atomic::Ordering::Relaxed;
 use read_states_sync::pin;
 use scopeguard::ScopeGuard;
 
@@ -29,6 +30,8 @@ const MERGED_UNDER_LOCK: usize = 256;
 const MERGED_AT_ONCE: usize = 1_024;
 /// Channels whose numbers are fetched at the same time, and with one epoch.
 const ACQUIRED_AT_ONCE: usize = 64;
+/// Users who are uncommitted, past the bound on dirty memory, beside whom others are loaded one by one.
+const MOST_STUCK: usize = 500;
 
 /// A load under way: give it the pages of the store with [`Load::add`], then [`Load::finish`] it.
 /// Dropped unfinished, it has failed: operations that waited go on waiting.
@@ -83,12 +86,34 @@ impl Engine {
         if begun.load.is_some() || !begun.settled.is_empty() || begun.more {
             return begun;
         }
+        self.begin_due_load(partition, most)
+    }
+
+    /// As [`Engine::begin_load`], of users only who are due. Whoever calls it lets them have their turn, however many others
+    /// are waited for.
+    pub fn begin_due_load(self: &Arc<Self>, partition: usize, most: usize) -> Begun {
         // A user who is brought in takes more dirty memory than his pending operations did.
         // Once that is past its bound, commits have to make room first, if there is anything to commit.
-        if self.is_too_dirty() && self.shards().any(|shard| shard.has_commits()) {
-            return begun;
+        if self.is_too_dirty() {
+            let committable: usize = self.shards().map(|shard| shard.committable()).sum();
+            if committable > 0 {
+                return self.begin_load_beside(committable, partition);
+            }
         }
         self.begin_load_of(Wanted::Due, partition, most)
+    }
+
+    /// Those who are to be committed first may be the ones the store never takes. So for each commit that failed one user is let in.
+    fn begin_load_beside(self: &Arc<Self>, committable: usize, partition: usize) -> Begun {
+        let failed = &self.shared().totals.commit_failed;
+        if committable > MOST_STUCK || !failed.load(Relaxed) {
+            return Begun::default();
+        }
+        let begun = self.begin_load_of(Wanted::Due, partition, 1);
+        if begun.load.is_some() {
+            failed.store(false, Relaxed);
+        }
+        begun
     }
 
     /// Whether the dirty memory is past its bound.
@@ -169,7 +194,7 @@ impl Load {
     }
 
     /// Adds a page of what the store has; returns the number of its entries. Entries of users
-    /// who are not part of the load, and counters the engine has not, are passed over.
+    /// who are not part of the load are kept until its end, and not looked at; counters the engine has not are passed over.
     pub fn add(&mut self, page: &[u8]) -> Result<usize, BatchError> {
         let counters = self.engine.shared().counters;
         let mut entries = 0;
@@ -306,8 +331,8 @@ struct Merge<'a> {
     stored: Staged,
     /// Whether some operations are of an earlier life.
     recovered: bool,
-    /// Then, the version of the last operation on a channel that was carried out.
-    last: AHashMap<Channel, Version>,
+    /// Then, the channels of the operations that were carried out since the last delete of the user.
+    touched: AHashSet<Channel>,
     /// Pending operations that are applied.
     applied: usize,
     changed: bool,
@@ -344,7 +369,7 @@ impl<'a> Merge<'a> {
             set: Loose::new(shared, set),
             stored,
             recovered: false,
-            last: AHashMap::new(),
+            touched: AHashSet::new(),
             applied: 0,
             changed: false,
             deleted: Vec::new(),
@@ -400,16 +425,18 @@ impl<'a> Merge<'a> {
         }
         plan.carry_out(&mut self.set, directory, &guard, channel);
         if self.recovered {
-            self.last.insert(channel, version);
+            self.touched.insert(channel);
         }
     }
 
     /// Of an earlier life. What the store has of a later time stays.
     fn delete_user(&mut self, version: Version) {
+        // What is below the delete before is gone, unless something was carried out on it since.
+        let before = self.deleted_user.unwrap_or(0);
         let stored = self.stored.rows.iter();
-        let stored = stored.filter(|row| row.version < version);
+        let stored = stored.filter(|row| (before..version).contains(&row.version));
         let mut older: Vec<Channel> = stored.map(|row| row.channel).collect();
-        older.extend(self.last.keys());
+        older.extend(&self.touched);
         for channel in older {
             // Of a row that the store has of a later time, what was carried out is in it.
             if self
@@ -420,6 +447,7 @@ impl<'a> Merge<'a> {
                 self.change(version, channel, &Change::Delete);
             }
         }
+        self.touched.clear();
         self.changed = true;
         self.deleted_user = Some(version);
         // It says the same of those that were deleted before.

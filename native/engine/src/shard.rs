@@ -6,6 +6,7 @@
 use std::mem;
 
 use crossbeam_epoch::Guard;
+use read_states_sync::atomic::Ordering::Relaxed;
 use read_states_sync::pin;
 
 use crate::batch::Version;
@@ -227,10 +228,10 @@ impl Shard {
         self.count_memory(shared);
     }
 
-    /// Whether commits can make something clean without a load.
-    pub fn has_commits(&self) -> bool {
+    /// Users whom commits can make clean without a load.
+    pub fn committable(&self) -> usize {
         let counts = self.ledger.counts;
-        counts.uncommitted_users > counts.uncommitted_absents
+        counts.uncommitted_users - counts.uncommitted_absents
     }
 
     /// Queues a user who is not resident for loading, unless that is under way.
@@ -295,7 +296,11 @@ impl Shard {
     ) -> usize {
         let first = mem::replace(&mut owed.first, false);
         if let Some(resident) = self.resident(hash, user) {
-            let first_need = if first { first_need(resident) } else { 0 };
+            let first_need = if first {
+                first_need(shared, resident)
+            } else {
+                0
+            };
             let Operation::Change { channel, change } = operation else {
                 return first_need;
             };
@@ -596,7 +601,7 @@ fn change_resident<'a>(
     }
     let grown = matches!(plan, Plan::Insert(_));
     let removes = matches!(plan, Plan::Remove(..));
-    let _held = admission.check(shared, change_need(resident, &plan))?;
+    let _held = admission.check(shared, change_need(shared, resident, &plan))?;
     let version = ledger.note(shared, now, || *write)?;
     let weight = Weight::of(resident);
     let mut weighed = weight.settled_after(shared, ledger, resident);
@@ -625,7 +630,9 @@ fn delete_resident<'a>(
         // Nothing here and, as nothing is uncommitted, nothing in the store.
         return Ok(Aftermath::default());
     }
-    let _held = write.admission.check(shared, first_need(resident))?;
+    let _held = write
+        .admission
+        .check(shared, first_need(shared, resident))?;
     let version = ledger.note(shared, write.now, || *write)?;
     let weight = Weight::of(resident);
     let mut weighed = weight.settled_after(shared, ledger, resident);
@@ -639,18 +646,20 @@ fn delete_resident<'a>(
     })
 }
 
-/// Bytes by which the dirty memory grows when a resident user becomes dirty.
-fn first_need(resident: &Resident) -> usize {
+/// Bytes by which the dirty memory grows when a resident user becomes dirty. Of one who is larger than half of what there may be, only
+/// so many: else nothing could be written for him while he is in memory, where there is room before he is.
+fn first_need(shared: &Shared, resident: &Resident) -> usize {
     if resident.is_uncommitted() {
         0
     } else {
-        size_of::<Resident>() + resident.footprint() + size_of::<Unsettled>()
+        let bytes = size_of::<Resident>() + resident.footprint() + size_of::<Unsettled>();
+        bytes.min(shared.bounds.dirty_memory.load(Relaxed) / 2)
     }
 }
 
-fn change_need(resident: &Resident, plan: &Plan) -> usize {
+fn change_need(shared: &Shared, resident: &Resident, plan: &Plan) -> usize {
     let unsettled = resident.unsettled.as_ref();
-    first_need(resident)
+    first_need(shared, resident)
         + match plan {
             Plan::Nothing | Plan::Replace(..) => 0,
             Plan::Insert(_) => resident.growth(),

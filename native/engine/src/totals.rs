@@ -1,6 +1,6 @@
 //! Sums over all shards, and the bounds they are held against.
 
-use read_states_sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use read_states_sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::sizes::Sizes;
 
@@ -33,6 +33,10 @@ pub(crate) struct Totals {
     pub dirty_memory: AtomicUsize,
     /// Of these, what is reserved.
     reserved: AtomicUsize,
+    /// Whether a change was refused that there is room for once others are committed.
+    refused: AtomicBool,
+    /// Whether a commit has failed, until somebody was loaded for it.
+    pub commit_failed: AtomicBool,
     /// Of resident users, by their bytes.
     pub sizes: Sizes,
     /// Users waiting to be loaded.
@@ -82,10 +86,16 @@ impl Totals {
             let held = self.dirty_memory.fetch_update(Relaxed, Relaxed, |held| {
                 held.checked_add(bytes).filter(|after| *after <= bound)
             });
-            held.ok()?;
+            if held.is_err() {
+                if bytes <= bound {
+                    self.refused.store(true, Relaxed);
+                    self.call_attention();
+                }
+                return None;
+            }
             self.reserved.fetch_add(bytes, Relaxed);
             // Commits are to make room before there is none.
-            if self.is_half_dirty(bounds) {
+            if self.wants_room(bounds) {
                 self.call_attention();
             }
         }
@@ -137,11 +147,17 @@ impl Totals {
         self.cost.load(Relaxed) / self.residents.load(Relaxed).max(1)
     }
 
-    /// Whether more than half of the dirty memory is taken that may be, apart from what is only reserved.
-    pub fn is_half_dirty(&self, bounds: &Bounds) -> bool {
+    /// Whether commits are to make room in the dirty memory: more than half of it is taken, apart from what is only reserved, or
+    /// a change was refused since [`Totals::make_room`].
+    pub fn wants_room(&self, bounds: &Bounds) -> bool {
         let reserved = self.reserved.load(Relaxed);
         let taken = self.dirty_memory.load(Relaxed).saturating_sub(reserved);
-        taken > bounds.dirty_memory.load(Relaxed) / 2
+        taken > bounds.dirty_memory.load(Relaxed) / 2 || self.refused.load(Relaxed)
+    }
+
+    /// Somebody sees to it that commits make room.
+    pub fn make_room(&self) {
+        self.refused.store(false, Relaxed);
     }
 
     /// Whether the dirty memory has passed its bound.

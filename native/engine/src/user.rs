@@ -50,7 +50,7 @@ pub(crate) struct Owner {
 pub(crate) struct Unsettled {
     /// When the commit is due; also tells a live entry of the due queue from a stale one.
     pub deadline: Micros,
-    /// Whether the user is in the queue of those to commit at once.
+    /// Whether the user was put into the queue of those to commit at once, and has been in no commit since.
     pub hurried: bool,
     /// Epoch of the oldest change that is in no snapshot.
     pub epoch: Option<Epoch>,

@@ -330,6 +330,10 @@ impl Journal {
             }
             wanted += size(words);
         }
+        if rooms.len() > 4 * (self.options.most - 1) {
+            // Nor if there was nothing else in it.
+            return Err(Refusal::Full);
+        }
         if !rooms.is_empty() {
             // So large that the caller may wait, and should not take in vain what others could use.
             self.prepare_segments(rooms.len().div_ceil(4) + SPARES)

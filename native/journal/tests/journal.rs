@@ -140,6 +140,17 @@ fn it_is_full_at_its_bound_until_something_is_forgotten() {
 }
 
 #[test]
+fn what_it_can_never_take_leaves_it_as_it_is() {
+    let root = TempDir::new().unwrap();
+    let journal = open(root.path());
+    let before = journal.figures();
+    let words = OPTIONS.most * OPTIONS.segment / 8;
+    let reserved = journal.reserve(std::iter::repeat_n(1, words), &pin());
+    assert_eq!(reserved.err(), Some(Refusal::Full));
+    assert_eq!(journal.figures(), before);
+}
+
+#[test]
 fn what_is_appended_anyway_takes_it_past_its_bound_and_lets_nobody_else() {
     let root = TempDir::new().unwrap();
     let journal = open(root.path());

@@ -475,8 +475,8 @@ fn attend(handle: Handle) -> Atom {
 }
 
 #[rustler::nif]
-fn is_half_dirty(handle: Handle) -> bool {
-    handle.engine.is_half_dirty()
+fn wants_dirty_memory(handle: Handle) -> bool {
+    handle.engine.wants_dirty_memory()
 }
 
 #[rustler::nif]

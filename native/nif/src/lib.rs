@@ -14,4 +14,10 @@ mod load;
 mod operations;
 mod stores;
 
+/// That the library is there.
+#[rustler::nif]
+fn available() -> rustler::Atom {
+    rustler::types::atom::ok()
+}
+
 rustler::init!("Elixir.ReadStates.Native");

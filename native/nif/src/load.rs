@@ -22,31 +22,31 @@ impl Resource for LoadResource {}
 
 type Handle = ResourceArc<LoadResource>;
 
-/// `{load | nil, users to load, whether somebody waits for them, users who need none any more, whether there may be
-/// more to find}`.
+/// Of those somebody waits for, or of those who are due: `{load | nil, users to load, users who need none any more, whether
+/// there may be more to find}`.
 #[rustler::nif]
 fn begin_load(
     engine: ResourceArc<EngineResource>,
     partition: usize,
     most: usize,
-    only_awaited: bool,
-) -> (Option<Handle>, Vec<Id>, bool, Vec<Id>, bool) {
+    awaited: bool,
+) -> (Option<Handle>, Vec<Id>, Vec<Id>, bool) {
     let engine = &engine.engine;
     let Begun {
         load,
         settled,
         more,
-    } = if only_awaited {
+    } = if awaited {
         engine.begin_awaited_load(partition, most)
     } else {
-        engine.begin_load(partition, most)
+        engine.begin_due_load(partition, most)
     };
     let Some(load) = load else {
-        return (None, Vec::new(), false, settled, more);
+        return (None, Vec::new(), settled, more);
     };
-    let (users, awaited) = (load.users().to_vec(), load.is_awaited());
+    let users = load.users().to_vec();
     let load = ResourceArc::new(LoadResource::new(load));
-    (Some(load), users, awaited, settled, more)
+    (Some(load), users, settled, more)
 }
 
 /// Adds a page of the store: `{:ok, entries}`, `{:error, what is wrong with it}` or `{:error, :stale}`.

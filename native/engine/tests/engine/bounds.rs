@@ -428,3 +428,110 @@ fn a_closed_engine_refuses_writes_and_answers_reads() {
     engine.close(false);
     engine.apply_all(&batch, LATER).unwrap();
 }
+
+#[test]
+fn room_is_wanted_in_the_dirty_memory_for_what_was_refused_unless_there_can_be_none() {
+    let engine = engine(Config {
+        dirty_memory: 1 << 20,
+        ..Config::default()
+    });
+    let mention = |users: std::ops::Range<Id>| {
+        let operation = ack(1, 1);
+        let batch: Vec<_> = users
+            .map(|user| UserOperation { user, operation })
+            .collect();
+        engine.apply_all(&batch, Now::default())
+    };
+    mention(0..1_000).unwrap();
+    assert!(!engine.wants_dirty_memory());
+    assert_eq!(mention(10_000..30_000), Err(WriteError::Overloaded));
+    assert!(!engine.wants_dirty_memory(), "nothing would be enough");
+    assert_eq!(mention(10_000..13_700), Err(WriteError::Overloaded));
+    assert!(engine.wants_dirty_memory());
+    engine.make_due();
+    assert!(!engine.wants_dirty_memory(), "they are told once");
+    commit(&engine, &mut Store::default());
+    mention(10_000..13_700).unwrap();
+}
+
+#[test]
+fn who_is_due_has_his_turn_beside_those_who_are_awaited() {
+    let engine = engine(Config::default());
+    engine.apply(1, &ack(1, 1), Now::default()).unwrap();
+    engine.flush(0);
+    assert!(engine.begin_commit(0, 1, LATER).is_none());
+    engine.want(2).unwrap();
+    let due = engine.begin_due_load(0, 10).load.unwrap();
+    assert_eq!(due.users(), [1]);
+    let awaited = engine.begin_awaited_load(0, 10).load.unwrap();
+    assert_eq!(awaited.users(), [2]);
+    assert!(engine.begin_load(0, 10).load.is_none());
+}
+
+/// A store in which a user has very many read states.
+fn store_with_a_large_user(user: Id) -> Store {
+    let engine = engine(Config::default());
+    for channel in 0..20_000 {
+        let acked = engine.apply(user, &ack(channel, 1), Now::default());
+        acked.unwrap();
+    }
+    let mut store = Store::default();
+    commit(&engine, &mut store);
+    store
+}
+
+#[test]
+fn who_can_never_be_committed_does_not_keep_those_from_it_who_are_not_in_memory() {
+    let mut store = store_with_a_large_user(1);
+    let engine = engine(Config {
+        dirty_memory: 300_000,
+        ..Config::default()
+    });
+    for user in 1..=100 {
+        engine.apply(user, &ack(1, 5), Now::default()).unwrap();
+    }
+    load(&engine, &store, [1]);
+    assert!(engine.stats().dirty_memory > 300_000);
+    engine.flush(0);
+    for _ in 0..500 {
+        if let Some(commit) = engine.begin_commit(0, 1, LATER) {
+            let mut entries = Batch::check(commit.batch()).unwrap();
+            if entries.any(|entry| entry.unwrap().user() == 1) {
+                commit.fail();
+            } else {
+                store.commit(commit.batch());
+                commit.succeed(LATER);
+            }
+        }
+        if let Some(load) = engine.begin_due_load(0, 100).load {
+            assert_eq!(load.users().len(), 1);
+            load.finish(LATER);
+        }
+    }
+    assert_eq!(engine.stats().dirty_users, 1);
+    assert_eq!(store.contents().0.len(), 20_000 + 99);
+}
+
+#[test]
+fn who_is_larger_than_the_dirty_memory_can_be_written_to_where_nothing_else_is_dirty() {
+    let mut store = store_with_a_large_user(1);
+    let engine = engine(Config {
+        dirty_memory: 300_000,
+        ..Config::default()
+    });
+    load(&engine, &store, [1, 2]);
+    let batch = [1, 2].map(|user| UserOperation {
+        user,
+        operation: ack(1, 5),
+    });
+    engine.apply_all(&batch, Now::default()).unwrap();
+    assert!(engine.stats().dirty_memory > 300_000);
+    assert_eq!(
+        engine.apply(3, &ack(1, 5), LATER),
+        Err(WriteError::Overloaded)
+    );
+    commit(&engine, &mut store);
+    engine.apply(1, &ack(1, 6), LATER).unwrap();
+    commit(&engine, &mut store);
+    engine.apply(1, &Operation::DeleteUser, LATER).unwrap();
+}
