@@ -23,11 +23,12 @@ defmodule ReadStates.Copy do
   alias ReadStates.Copy.{Checkpoint, Digest}
   alias ReadStates.Store.{Cassandra, Local, Postgres}
 
-  # Commits under way at the same time.
+  # Commits under way at the same time; and where an instance makes calls of the same store, up to eight: Local and Memory take nine.
   @commits 4
+  @live_commits 1
   # Tries of a call of a store, with pauses in milliseconds between.
   @pauses [100, 500, 2_000, 5_000]
-  # Rows looked up at a time where the stores are compared row by row.
+  # Rows looked up at a time where the stores are compared row by row, at least.
   @compared 256
   # Of rows that differ, so many are named.
   @named 3
@@ -133,7 +134,7 @@ defmodule ReadStates.Copy do
     case Secret.guard(sealed, fn -> module.open(Secret.unseal(sealed), context) end) do
       {:ok, store, _floor} ->
         try do
-          fun.(%{which: which, module: module, store: store, options: sealed})
+          fun.(%{which: which, module: module, store: store, options: sealed, commits: @commits})
         after
           Secret.guard(sealed, fn -> module.close(store) end)
         end
@@ -198,8 +199,9 @@ defmodule ReadStates.Copy do
   def copy_live({source, from}, {target, to}, %{store: {_module, sealed}} = options, opts) do
     merge!(opts)
     checkpoint = checkpoint!(opts[:resume], options, options)
-    source = %{which: :from, module: source, store: from, options: sealed}
-    target = %{which: :to, module: target, store: to, options: sealed}
+    shared = %{options: sealed, commits: @live_commits}
+    source = Map.merge(shared, %{which: :from, module: source, store: from})
+    target = Map.merge(shared, %{which: :to, module: target, store: to})
     merge(source, target, checkpoint, opts)
   catch
     {:copy, reason, text} -> {:error, {reason, text}}
@@ -267,7 +269,7 @@ defmodule ReadStates.Copy do
   defp copy_pages(source, target, {cursor, done}, checkpoint, progress) do
     source
     |> pages(cursor)
-    |> Task.async_stream(&commit(target, &1), max_concurrency: @commits, timeout: :infinity)
+    |> Task.async_stream(&commit(target, &1), max_concurrency: target.commits, timeout: :infinity)
     |> Enum.reduce(done, fn {:ok, {result, entries, next}}, done ->
       with {:error, reason} <- result, do: fail(:write, "to: #{text(reason)}")
       done = done + entries
@@ -315,7 +317,7 @@ defmodule ReadStates.Copy do
     source
     |> pages(nil)
     |> Stream.flat_map(fn {batch, _next} -> rows(batch) end)
-    |> Stream.chunk_every(@compared)
+    |> chunks()
     |> Enum.reduce({@nothing, 0}, fn rows, {found, done} ->
       done = done + length(rows)
       progress.(done)
@@ -324,12 +326,31 @@ defmodule ReadStates.Copy do
     |> elem(0)
   end
 
+  # Of a user all rows that follow each other, for to look one of them up all are read.
+  defp chunks(rows) do
+    Stream.chunk_while(
+      rows,
+      {[], 0},
+      fn
+        row, {[before | _] = chunk, count} when count >= @compared and before.user != row.user ->
+          {:cont, Enum.reverse(chunk), {[row], 1}}
+
+        row, {chunk, count} ->
+          {:cont, {[row | chunk], count + 1}}
+      end,
+      fn
+        {[], 0} -> {:cont, nil}
+        {chunk, _count} -> {:cont, Enum.reverse(chunk), nil}
+      end
+    )
+  end
+
   # The rows that the target has and the source has not, or as many of them as anybody wants to know of.
   defp extra_rows(source, target) do
     target
     |> pages(nil)
     |> Stream.flat_map(fn {batch, _next} -> rows(batch) end)
-    |> Stream.chunk_every(@compared)
+    |> chunks()
     |> Stream.flat_map(&only_there(&1, target, source))
     |> Enum.take(@suspects)
     |> still_only(target, source, @looks)
@@ -350,7 +371,7 @@ defmodule ReadStates.Copy do
     Process.sleep(pause)
 
     rows
-    |> Enum.chunk_every(@compared)
+    |> chunks()
     |> Enum.flat_map(&only_there(&1, there, here))
     |> still_only(there, here, pauses)
   end

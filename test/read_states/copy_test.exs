@@ -109,6 +109,14 @@ defmodule ReadStates.CopyTest do
     assert {:error, {:different, _text}} = Copy.copy(from, to)
   end
 
+  test "a user with very many rows is read once to compare them", %{from: from} do
+    fill(from, for(channel <- 1..5_000, do: row(1, channel, 10)))
+    faults = start_supervised!(%{id: :faults, start: {FaultyStore, :start_link, [self()]}})
+    to = {FaultyStore, faults: faults, store: {Memory, data: Memory.new()}}
+    assert {:ok, [rows: 5_000, deletes: 0, users: 1]} = Copy.copy(from, to, merge: true)
+    assert FaultyStore.calls(faults, :load) == [[1]]
+  end
+
   test "does not append counters to those of the first store", %{from: from, to: to} do
     fill(from, [row(1, 1, 10)])
     counters = [:mention_count, :mentoin_count]

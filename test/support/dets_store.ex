@@ -9,7 +9,8 @@ defmodule ReadStates.DetsStore do
   # while the instance lives on. So the table gets an owner of its own.
   @impl true
   def open(opts, %{counters: counters}) do
-    file = opts |> Keyword.fetch!(:path) |> String.to_charlist()
+    path = opts[:path] || raise ArgumentError, "path must be given"
+    file = String.to_charlist(path)
     {:ok, owner} = Agent.start(fn -> :dets.open_file(make_ref(), file: file) end)
 
     case Agent.get(owner, & &1, :infinity) do

@@ -11,7 +11,7 @@ defmodule ReadStates.EctoStore do
 
   @impl true
   def open(opts, %{counters: counters}) do
-    repo = Keyword.fetch!(opts, :repo)
+    repo = opts[:repo] || raise ArgumentError, "repo must be given"
 
     case repo.query("SELECT number FROM read_states_notes WHERE name = 'floor'", []) do
       {:ok, %{rows: [[floor]]}} ->
@@ -142,7 +142,7 @@ defmodule ReadStates.EctoStore do
         $6::bigint[], #{columns(store, &"$#{&1 + 6}::integer[]")})
       ON CONFLICT ("user", kind, channel) DO UPDATE SET version = excluded.version,
         writer = excluded.writer, last_message_id = excluded.last_message_id,
-        #{columns(store, &"counter_#{&1} = excluded.counter_#{&1}")}
+        #{sets(store)}
       WHERE (s.version #{@unsigned}) < (excluded.version #{@unsigned})
       """,
       [users, kinds] ++ ids ++ counters
@@ -214,6 +214,13 @@ defmodule ReadStates.EctoStore do
   end
 
   defp columns(store, fun), do: Enum.map_join(1..store.counters, ", ", fun)
+
+  # Those that others have had appended meanwhile are not of this row.
+  defp sets(store) do
+    Enum.map_join(1..4, ", ", fn n ->
+      "counter_#{n} = " <> if(n <= store.counters, do: "excluded.counter_#{n}", else: "NULL")
+    end)
+  end
 
   # User, kind and channel as in the tables; the delete of a user comes before all else of that user.
   defp place(%Row{user: user, kind: kind, channel: channel}), do: {user, kind, channel}

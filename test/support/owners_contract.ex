@@ -71,6 +71,26 @@ defmodule ReadStates.OwnersContract do
     :ok = module.close(store)
   end
 
+  @doc """
+  Who goes on with the counters as they were before one was appended, as while an application is deployed node by node, leaves
+  nothing of the others' in a row.
+  """
+  def appended(module, opts) do
+    names = [:mention_count, :unread_count]
+
+    [one, both] =
+      for counters <- 1..2 do
+        context = %{name: __MODULE__, counters: Enum.take(names, counters)}
+        {:ok, store, 0} = module.open(opts, context)
+        store
+      end
+
+    :ok = module.commit(both, Batch.new([row(@user, 1, 5, counters: [1, 7])], 2))
+    :ok = module.commit(one, Batch.new([row(@user, 1, 6, counters: [0])], 1))
+    assert StoreContract.load(module, both, [@user]) == [row(@user, 1, 6, counters: [0, 0])]
+    for store <- [one, both], do: :ok = module.close(store)
+  end
+
   # What a third sees: so often, and until it was different things.
   defp look(module, store, seen) do
     if length(seen) >= 200 and length(Enum.uniq(seen)) > 10 do

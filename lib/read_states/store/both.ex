@@ -74,9 +74,10 @@ defmodule ReadStates.Store.Both do
         {:ok, to, other} ->
           {:ok, %{from: from, to: to, counters: length(context.counters)}, max(floor, other)}
 
-        {:error, reason} ->
+        # An error, or what is no answer.
+        other ->
           close_one(from)
-          {:error, reason}
+          other
       end
     end
   end

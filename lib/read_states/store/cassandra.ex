@@ -13,9 +13,10 @@ defmodule ReadStates.Store.Cassandra do
        name: MyApp.ReadStates,
        store:
          {ReadStates.Store.Cassandra,
-          contact_points: ["10.0.0.1", "10.0.0.2"], keyspace: "my_app", user: "my_app", password: password}}
+          contact_points: ["10.0.0.1", "10.0.0.2"], keyspace: "my_app", user: "my_app", password: password},
+       journal: [path: "data/journal"]}
 
-  The tables are made by `mix read_states.cassandra.setup`, or by `set_up/1` in a release. The guide [Cassandra](cassandra.md) has them, what they
+  (Without `:journal` what is not committed is lost with the VM.) The tables are made by `mix read_states.cassandra.setup`, or by `set_up/1` in a release. The guide [Cassandra](cassandra.md) has them, what they
   take on disk, what Cassandra itself may lose, and what two instances may do at the same time.
 
   Tested with Cassandra 5.0. ScyllaDB speaks the same protocol, and the driver is its own, but nobody has tested that.
@@ -24,8 +25,8 @@ defmodule ReadStates.Store.Cassandra do
 
   - `:contact_points` (list of strings, default `["127.0.0.1"]`) - host or `host:port` of some nodes, from which the others are learnt.
     Name more than one, so that one may be down at the start.
-  - `:keyspace` (string, default `"read_states"`) - small letters, digits and underscores.
-  - `:table` (string, default `"read_states"`) - the table of the read states; beside it is one with `_notes` appended. Two instances
+  - `:keyspace` (string, default `"read_states"`) - at most 42 small letters, digits and underscores.
+  - `:table` (string, such a one, default `"read_states"`) - the table of the read states; beside it is one with `_notes` appended. Two instances
     with different counters need a table each.
   - `:consistency` (a level, or `[read: level, write: level]`; default `:local_quorum`) - how many replicas a load has to hear of, and a
     commit: `:one`, `:two`, `:three`, `:quorum`, `:all`, `:local_one`, `:local_quorum` and, to write, `:each_quorum`. A combination
@@ -38,8 +39,8 @@ defmodule ReadStates.Store.Cassandra do
     - `:cacertfile` - a PEM file of certificates, one of which has signed the nodes'. By default those that the system trusts.
     - `:certfile`, `:keyfile` - the application's own certificate and its key, in PEM files, for nodes that ask for one.
     - `:verify_host` (default `true`) - whether a node's certificate must name its IP address.
-  - `:timeout` (milliseconds, default 5,000) - how long a request waits for its answer, before it is tried again, up to three times.
-  - `:replication_factor` (default 3) - of a keyspace that `mix read_states.cassandra.setup` or `set_up/1` makes. One that is there is left as it is.
+  - `:timeout` (milliseconds, at most 30,000, default 5,000) - how long a request waits for its answer, before it is tried again, up to three times.
+  - `:replication_factor` (1 to 100, default 3) - of a keyspace that `mix read_states.cassandra.setup` or `set_up/1` makes. One that is there is left as it is.
 
   ## Errors at start
 
@@ -59,8 +60,9 @@ defmodule ReadStates.Store.Cassandra do
   | `:consistency` | with these levels, and the keyspace's replicas, a load may miss a commit, or can never be done |
   | `:invalid_option` | the datacentre has no replicas, or is not named and there is more than one |
   | `:server`, `:timeout` | the cluster answers with an error, or too late |
+  | `:panic` | a defect of the store |
 
-  Later calls return `:server`, `:timeout`, `:unreachable`, `:access_denied` and `:not_ours` in the same way, and `{:error, :busy}` while 64 calls
+  Later calls return `:server`, `:timeout`, `:panic`, `:unreachable`, `:access_denied` and `:not_ours` in the same way, and `{:error, :busy}` while 64 calls
   are under way, and `{:error, :closed}` after `c:ReadStates.Store.close/1`.
   """
 
@@ -143,10 +145,10 @@ defmodule ReadStates.Store.Cassandra do
   `opts` (keyword list) are the options of the store, all of them optional. Of what is there nothing is changed or asked for, so that the user
   needs a right to make something (`CREATE`, on all keyspaces or on this one) only where something is made.
 
-  Returns `:ok`, or `{:error, {reason, text}}` as the start of an instance does, see [above](#module-errors-at-start), or `{:error, :timeout}`
-  after 55 seconds. Raises `ArgumentError` for an option that is unknown or of a wrong value.
+  Returns `:ok`, or `{:error, {reason, text}}` as the start of an instance does, see [above](#module-errors-at-start): `:timeout` after
+  55 seconds at most. Raises `ArgumentError` for an option that is unknown or of a wrong value.
   """
-  @spec set_up(keyword) :: :ok | {:error, {atom, String.t()} | atom}
+  @spec set_up(keyword) :: :ok | {:error, {atom, String.t()}}
   def set_up(opts), do: Remote.set_up(Native, fields!(opts))
 
   defp fields!(opts) do
@@ -165,8 +167,8 @@ defmodule ReadStates.Store.Cassandra do
 
   defp check!(:contact_points, nodes) do
     unless is_list(nodes) and nodes != [] and not List.improper?(nodes) and
-             Enum.all?(nodes, &(is_binary(&1) and &1 != "")) do
-      Argument.invalid!(:contact_points, nodes, "a list of strings, host or host:port")
+             Enum.all?(nodes, &text?/1) do
+      Argument.invalid!(:contact_points, nodes, "a list of strings in UTF-8, host or host:port")
     end
   end
 
@@ -190,14 +192,15 @@ defmodule ReadStates.Store.Cassandra do
   end
 
   defp check!(:datacentre, value) do
-    unless value == nil or (is_binary(value) and value != "") do
-      Argument.invalid!(:datacentre, value, "the name of one, a string")
+    unless value == nil or text?(value) do
+      Argument.invalid!(:datacentre, value, "the name of one, a string in UTF-8")
     end
   end
 
   # Their values are not shown.
   defp check!(name, value) when name in [:user, :password] do
-    unless value == nil or is_binary(value), do: raise(ArgumentError, "#{name} must be a string")
+    unless value in [nil, ""] or text?(value),
+      do: raise(ArgumentError, "#{name} must be a string in UTF-8")
   end
 
   defp check!(:tls, value), do: TLS.check!(value)
@@ -206,6 +209,8 @@ defmodule ReadStates.Store.Cassandra do
 
   defp check!(:replication_factor, value),
     do: Argument.integer!(:replication_factor, value, 1, 100)
+
+  defp text?(value), do: is_binary(value) and value != "" and String.valid?(value)
 
   defp check_user!(user, password) do
     if is_nil(user) != is_nil(password) do

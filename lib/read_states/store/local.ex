@@ -21,15 +21,15 @@ defmodule ReadStates.Store.Local do
   |---|---|
   | `:in_use` | another instance has the directory open, in this VM or in another |
   | `:not_writable` | the directory cannot be made or written to |
-  | `:not_ours` | there is something else, or the store of a version of the library that this one cannot read; it is left as it is |
+  | `:not_ours` | there is something else, or the store of a version of the library that this one cannot read; or the path is a symbolic link, or a directory that belongs to another user or to which everybody may write. It is left as it is |
   | `:counters_changed` | the instance's counters do not start with those the store was written with, in their order; new ones may only be appended |
   | `:damaged_header` | the file `read_states.json` in it cannot be understood |
   | `:damaged` | a file below `rows` is damaged, or what was committed is missing in it; the text names the file |
   | `:disk_full` | there is no room for a file; what is there is left as it is, and the next start with room has it |
   | `:io` | the operating system refused something else |
 
-  Later calls return `{:error, {:disk_full, text}}` while there is no room and `{:error, {:io, text}}` when the operating system refuses
-  something else, and work again as soon as it does not; `{:error, :busy}` while nine calls are under way; `{:error, {:damaged, text}}`;
+  Later calls return `{:error, {:disk_full, text}}` while there is no room, `{:error, {:not_writable, text}}` where the file system has become
+  read-only, and `{:error, {:io, text}}` when the operating system refuses something else, and work again as soon as it does not; `{:error, :busy}` while nine calls are under way; `{:error, {:damaged, text}}`;
   and `{:error, :closed}` after `c:ReadStates.Store.close/1`.
 
   Files are merged in the background. Where writes come faster for long, as while tens of millions of new read states are committed without a pause, a commit merges first, and

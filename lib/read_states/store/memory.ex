@@ -20,12 +20,12 @@ defmodule ReadStates.Store.Memory do
 
   - `:data` (what `new/0` returned; default: new data) - what to open.
 
-  After `c:ReadStates.Store.close/1` calls return `{:error, :closed}`; there are no other errors.
+  After `c:ReadStates.Store.close/1` calls return `{:error, :closed}`; with nine under way the next is `{:error, :busy}`, of which an instance makes fewer.
   """
 
   @behaviour ReadStates.Store
 
-  alias ReadStates.Native
+  alias ReadStates.{Argument, Native}
   alias ReadStates.Store.Handle
 
   @typedoc "The data of a store in memory."
@@ -39,13 +39,15 @@ defmodule ReadStates.Store.Memory do
 
   @impl true
   def open(opts, %{counters: counters}) do
-    data = ReadStates.Argument.options!(opts, [:data])[:data] || new()
+    data = Argument.options!(opts, [:data])[:data] || new()
 
-    unless is_reference(data) do
-      ReadStates.Argument.invalid!(:data, data, "what ReadStates.Store.Memory.new/0 returned")
+    try do
+      Native.memory_open(data, length(counters))
+    rescue
+      # It is no reference, or one to something else.
+      ArgumentError ->
+        Argument.invalid!(:data, data, "what ReadStates.Store.Memory.new/0 returned")
     end
-
-    Native.memory_open(data, length(counters))
   end
 
   @impl true

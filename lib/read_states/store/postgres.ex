@@ -11,9 +11,10 @@ defmodule ReadStates.Store.Postgres do
 
       {ReadStates,
        name: MyApp.ReadStates,
-       store: {ReadStates.Store.Postgres, url: System.fetch_env!("DATABASE_URL")}}
+       store: {ReadStates.Store.Postgres, url: System.fetch_env!("DATABASE_URL")},
+       journal: [path: "data/journal"]}
 
-  The tables are made by `mix read_states.postgres.setup`, which also prints the SQL for a migration, or by `set_up/1` in a release. The guide [PostgreSQL](postgres.md)
+  (Without `:journal` what is not committed is lost with the VM.) The tables are made by `mix read_states.postgres.setup`, which also prints the SQL for a migration, or by `set_up/1` in a release. The guide [PostgreSQL](postgres.md)
   has them, and what two instances may do at the same time. It also shows the same store in
   Elixir, on the application's own Ecto repo.
 
@@ -23,15 +24,15 @@ defmodule ReadStates.Store.Postgres do
     `ecto://` mean the same. Special characters in a name or password are percent-encoded. The only parameter is `sslmode`, with `disable`,
     `verify-ca` and `verify-full`, as the option `:tls`.
   - `:password` (string) - instead of the one in the URL.
-  - `:schema` (string, default `"public"`) - where the tables are: small letters, digits and underscores.
-  - `:table` (string, default `"read_states"`) - the table of the read states; beside it are two with `_deletes` and `_notes` appended. Two
+  - `:schema` (string, default `"public"`) - where the tables are: at most 42 small letters, digits and underscores.
+  - `:table` (string, such a one, default `"read_states"`) - the table of the read states; beside it are two with `_deletes` and `_notes` appended. Two
     instances with different counters need a table each.
   - `:pool` (1 to 64, default 8) - connections. An instance makes up to 8 calls at a time, so more than 8 help only if others use the store too.
   - `:tls` (`true` or a keyword list) - an encrypted connection to a server that shows a certificate:
     - `:cacertfile` - a PEM file of certificates, one of which has signed the server's. By default those that the system trusts.
     - `:certfile`, `:keyfile` - the application's own certificate and its key, in PEM files, for a server that asks for one.
     - `:verify_host` (default `true`) - whether the server's certificate must name its host.
-  - `:timeout` (milliseconds, default 15,000) - how long a statement may take, and how long a connection may take to be made.
+  - `:timeout` (milliseconds, at most 50,000, default 15,000) - how long a statement may take, and how long a connection may take to be made.
 
   Connections go to the server itself, or through a pool that keeps the session: statements are prepared.
 
@@ -51,7 +52,9 @@ defmodule ReadStates.Store.Postgres do
   | `:missing` | there is no such database or table |
   | `:not_ours` | the table is another one, or of a version of the library that this one cannot read |
   | `:counters_changed` | the instance's counters do not start with those the table was written with, in their order; new ones may only be appended |
+  | `:invalid_option` | an option that the driver does not take |
   | `:server`, `:timeout` | the server answers with an error, or too late |
+  | `:panic` | a defect of the store |
 
   Later calls return these in the same way, and `{:error, :busy}` while 64 calls are under way, and `{:error, :closed}` after
   `c:ReadStates.Store.close/1`.
@@ -125,10 +128,10 @@ defmodule ReadStates.Store.Postgres do
 
   at each deployment. `opts` (keyword list) are the options of the store.
 
-  Returns `:ok`, or `{:error, {reason, text}}` as the start of an instance does, see [above](#module-errors-at-start), or `{:error, :timeout}`
-  after 55 seconds. Raises `ArgumentError` for an option that is unknown or of a wrong value, or without a URL.
+  Returns `:ok`, or `{:error, {reason, text}}` as the start of an instance does, see [above](#module-errors-at-start): `:timeout` after
+  55 seconds at most. Raises `ArgumentError` for an option that is unknown or of a wrong value, or without a URL.
   """
-  @spec set_up(keyword) :: :ok | {:error, {atom, String.t()} | atom}
+  @spec set_up(keyword) :: :ok | {:error, {atom, String.t()}}
   def set_up(opts), do: Remote.set_up(Native, fields!(opts))
 
   defp fields!(opts) do

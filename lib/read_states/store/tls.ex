@@ -12,16 +12,21 @@ defmodule ReadStates.Store.TLS do
     Argument.options!(opts, Map.keys(@defaults), :tls)
 
     for {name, value} <- opts do
-      unless if(name == :verify_host, do: is_boolean(value), else: is_binary(value)) do
-        allowed = if name == :verify_host, do: "true or false", else: "the path of a PEM file"
-        Argument.invalid!("tls[:#{name}]", value, allowed)
-      end
+      if name == :verify_host,
+        do: check!(name, value, is_boolean(value), "true or false"),
+        else: check!(name, value, path?(value), "the path of a PEM file, a string in UTF-8")
     end
 
     if Keyword.has_key?(opts, :certfile) != Keyword.has_key?(opts, :keyfile) do
       raise ArgumentError, "tls[:certfile] and tls[:keyfile] must be given together"
     end
   end
+
+  defp check!(name, value, possible?, allowed) do
+    unless possible?, do: Argument.invalid!("tls[:#{name}]", value, allowed)
+  end
+
+  defp path?(value), do: is_binary(value) and String.valid?(value)
 
   # Those of the Rust struct, or nil.
   def fields(value) when value in [nil, false], do: nil

@@ -10,6 +10,7 @@ use deadpool_postgres::Object;
 use futures_util::future::try_join;
 use read_states_engine::batch::{Batch, Entry, Row, Version};
 use read_states_engine::id::Channel;
+use read_states_engine::read_state::MAX_COUNTERS;
 use read_states_remote::{Error, Reason};
 use tokio_postgres::types::ToSql;
 
@@ -48,7 +49,11 @@ impl Statements {
         let sets = numbers
             .clone()
             .map(|n| format!(", counter_{n} = excluded.counter_{n}"));
-        let sets: String = sets.collect();
+        // Those that others have had appended meanwhile are not of this row.
+        let unset = counters + 1..=MAX_COUNTERS;
+        let sets: String = sets
+            .chain(unset.map(|n| format!(", counter_{n} = NULL")))
+            .collect();
         let arrays: String = numbers
             .map(|n| format!(", ${}::integer[]", 6 + n))
             .collect();

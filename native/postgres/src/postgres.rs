@@ -121,21 +121,27 @@ impl Database for Postgres {
 
     async fn open(options: Options, counters: Vec<String>) -> Result<(Self, Version), Error> {
         let (server, client) = connect(&options).await?;
-        schema::check(&**client, &options).await?;
+        let checked = schema::check(&**client, &options);
+        server.in_time(checked).await??;
         let notes = options.notes();
         let select = format!("SELECT text, number FROM {notes} WHERE name = $1");
         let note = async |name: &str| {
-            let row = client.query_opt(&select, &[&name]).await;
+            let row = server.in_time(client.query_opt(&select, &[&name])).await?;
             row.map_err(|error| failed(&error))
         };
-        let header: Option<String> = note("header").await?.and_then(|row| row.get(0));
+        let before: Option<String> = note("header").await?.and_then(|row| row.get(0));
         let place = format!("table {}.{}", options.schema, options.table);
-        if let Some(header) = header_to_note(header.as_deref(), &counters, &place)? {
+        if let Some(header) = header_to_note(before.as_deref(), &counters, &place)? {
+            // Not in place of one that somebody else has noted meanwhile.
             let statement = format!(
-                "INSERT INTO {notes} (name, text) VALUES ('header', $1) ON CONFLICT (name) DO UPDATE SET text = excluded.text"
+                "INSERT INTO {notes} AS n (name, text) VALUES ('header', $1) ON CONFLICT (name) DO UPDATE SET text = excluded.text \
+                 WHERE n.text IS NOT DISTINCT FROM $2"
             );
-            let written = client.execute(&statement, &[&header]).await;
+            let values: [&(dyn ToSql + Sync); 2] = [&header, &before];
+            let written = server.in_time(client.execute(&statement, &values)).await?;
             written.map_err(|error| failed(&error))?;
+            let noted: Option<String> = note("header").await?.and_then(|row| row.get(0));
+            header_to_note(noted.as_deref(), &counters, &place)?;
         }
         let Some(floor) = note("floor")
             .await?

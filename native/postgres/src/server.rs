@@ -91,13 +91,22 @@ impl Server {
         client.map_err(|error| unconnected(&error, &self.options))
     }
 
+    /// What `work` on a connection comes to, unless the server is silent for too long.
+    pub async fn in_time<A>(&self, work: impl Future<Output = A>) -> Result<A, Error> {
+        let late = |_| {
+            let text = format!("no answer within {} ms", self.patience.as_millis());
+            Error::new(Reason::Timeout, text)
+        };
+        timeout(self.patience, work).await.map_err(late)
+    }
+
     /// An error, and whether another try may help.
     async fn attempt<A, F>(&self, request: &impl Fn(Lease) -> F) -> Result<A, (Error, bool)>
     where
         F: Future<Output = (Lease, Result<A, tokio_postgres::Error>)>,
     {
         let client = Lease(Some(self.client().await?));
-        match timeout(self.patience, request(client)).await {
+        match self.in_time(request(client)).await {
             Ok((client, Ok(answer))) => {
                 client.give_back();
                 Ok(answer)
@@ -111,10 +120,7 @@ impl Server {
                 Err((failed(&error), again))
             }
             // The connection went with the request.
-            Err(_) => {
-                let text = format!("no answer within {} ms", self.patience.as_millis());
-                Err((Error::new(Reason::Timeout, text), false))
-            }
+            Err(late) => Err((late, false)),
         }
     }
 

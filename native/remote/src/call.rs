@@ -44,7 +44,9 @@ impl Call {
     ) {
         let task = runtime().spawn(async move {
             let result = timeout(LONGEST, work).await;
-            answer(result.unwrap_or(Err(Reason::Timeout.into())));
+            let text = || format!("no answer within {} s", LONGEST.as_secs());
+            let late = |_| Err(Error::new(Reason::Timeout, text()));
+            answer(result.unwrap_or_else(late));
         });
         let _ = self.0.set(task.abort_handle());
     }

@@ -135,6 +135,9 @@ defmodule ReadStates.Store.BothTest do
       Both.open([from: local, to: {Local, paht: "x"}], @context)
     end
 
+    :ok = FaultyStore.set(faults, :open, {:return, :no_answer})
+    assert :no_answer == Both.open([from: local, to: faulty], @context)
+
     assert {:ok, store, 0} = Local.open(elem(local, 1), @context)
     :ok = Local.close(store)
   end

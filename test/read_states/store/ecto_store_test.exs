@@ -45,6 +45,10 @@ defmodule ReadStates.EctoStoreTest do
     :ok = Postgres.close(other)
   end
 
+  test "a counter that was appended keeps nothing of what an instance without it has written over" do
+    ReadStates.OwnersContract.appended(EctoStore, repo: PsqlRepo)
+  end
+
   test "forgets deletes in portions, more than a commit brings", %{store: store} do
     count = fn -> sql!("SELECT count(*) FROM #{@schema}.read_states_deletes") end
     :ok = commit(store, for(channel <- 1..2_500, do: {:delete, 1, {0, channel}, channel}))

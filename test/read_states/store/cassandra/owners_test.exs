@@ -23,4 +23,9 @@ defmodule ReadStates.Store.Cassandra.OwnersTest do
        %{opts: opts, tmp_dir: tmp_dir} do
     OwnersContract.journal_above(Cassandra, opts, tmp_dir)
   end
+
+  test "a counter that was appended keeps nothing of what an instance without it has written over",
+       %{opts: opts} do
+    OwnersContract.appended(Cassandra, opts)
+  end
 end

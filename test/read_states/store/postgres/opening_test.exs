@@ -165,10 +165,20 @@ defmodule ReadStates.Store.Postgres.OpeningTest do
       uri = URI.parse(url)
       port = Proxy.start(uri.port)
       :ok = Proxy.hang_at(port, "statement_timeout")
-      opts = [url: URI.to_string(%{uri | port: port}), timeout: 500] ++ opts
+      opts = Keyword.merge(opts, url: URI.to_string(%{uri | port: port}), timeout: 500)
 
       assert open(opts) ==
                {:error, {:unreachable, "url: 127.0.0.1:#{port} does not answer within 500 ms"}}
+    end
+
+    test "that hangs while the tables are looked at", %{url: url, opts: opts} do
+      :ok = Postgres.set_up(opts)
+      uri = URI.parse(url)
+      port = Proxy.start(uri.port)
+      :ok = Proxy.hang_at(port, "pg_attribute")
+      opts = Keyword.merge(opts, url: URI.to_string(%{uri | port: port}), timeout: 500)
+      assert {:error, {:timeout, text}} = open(opts)
+      assert text =~ ~r/^no answer within \d+ ms$/
     end
 
     test "without the database", %{url: url} do

@@ -29,4 +29,9 @@ defmodule ReadStates.Store.Postgres.OwnersTest do
        %{opts: opts, tmp_dir: tmp_dir} do
     OwnersContract.journal_above(Postgres, opts, tmp_dir)
   end
+
+  test "a counter that was appended keeps nothing of what an instance without it has written over",
+       %{opts: opts} do
+    OwnersContract.appended(Postgres, opts)
+  end
 end
