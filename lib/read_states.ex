@@ -34,12 +34,17 @@ defmodule ReadStates do
   | `{:error, :disk_full}` | writes | there is no room on the disk for the journal; nothing was accepted |
   | `{:error, :journal_failed}` | writes | the journal's files could not be made; nothing was accepted. The log says why |
   | `{:error, :journal_failed}` | writes, with `sync_every: 0` | carried out, but not known to be on disk: an increment that is repeated counts twice. The log says why |
-  | `{:error, :journal_failed}` | `commit/1` | what the journal has of an earlier life could not be read again, and will be tried again; the log says why |
+  | `{:error, :journal_failed}` | `commit/1` | the journal, which has to be on disk before the store, could not be written or synced, or what it has of an earlier life could not be read again; both are tried again. The log says why |
   | `{:error, :overloaded}` | reads, `load/2` | 100,000 users are waiting to be loaded already |
   | `{:error, :closed}` | writes, `commit/1` | the instance is shutting down |
   | `{:error, :closed}` | reads, `load/2` | the instance stopped while the load was under way |
-  | `{:error, :timeout}` | reads, `load/2` | the load took longer than `:load_timeout` |
+  | `{:error, :timeout}` | reads, `load/2` | the load took longer than `:load_timeout`, or the store has given it up |
   | `{:error, :store_unavailable}` | reads, `load/2`, `commit/1` | the store has failed; the log says how |
+
+  A name that is not that of a running instance raises `ArgumentError` too, also for the moment in which its supervisor is restarted.
+
+  `ReadStates.Stats` and `ReadStates.Telemetry` have the figures, and the guides [Getting started](getting_started.md),
+  [What can be lost](durability.md) and [Shutdown](shutdown.md) the rest.
   """
 
   alias ReadStates.{Argument, Flush, Instance, Loader, Native, Options, ReadState, Stats, Syncer}
@@ -87,7 +92,7 @@ defmodule ReadStates do
           | {:counters, [atom(), ...]}
           | {:journal,
              boolean()
-             | [path: Path.t(), max_size: pos_integer(), sync_every: non_neg_integer()]}
+             | [path: String.t(), max_size: pos_integer(), sync_every: non_neg_integer()]}
           | {:eviction, :clock | :lru}
           | {:commit_after, non_neg_integer()}
           | {:load_timeout, pos_integer()}
@@ -101,8 +106,9 @@ defmodule ReadStates do
 
   ## Options
 
-    * `:name` (atom, default `ReadStates`) - what the other functions are called with. Several
-      instances can run side by side under different names. The supervisor is registered under it.
+    * `:name` (atom of at most 200 characters, default `ReadStates`) - what the other functions are called with. Several
+      instances can run side by side under different names. The supervisor is registered under it, and its processes under
+      names below it: `MyApp.ReadStates.Keeper`, `MyApp.ReadStates.Loader0` and so on.
     * `:store` (module or `{module, options}`, default
       `{ReadStates.Store.Local, path: "data/read_states"}`) - where read states are kept when they
       are not in memory, see `ReadStates.Store`. `ReadStates.Store.Memory` is for tests.
@@ -111,10 +117,10 @@ defmodule ReadStates do
     * `:memory` (bytes, at least 4 MiB, default 512 MiB) - how much memory to use; the first of the
       two bounds that is reached counts.
     * `:dirty_memory` (bytes, at least 1 MiB, at most `:memory`, default a quarter of it) - bound on users
-      with uncommitted changes. From half of it on, commits do not wait for `:commit_after`. When the store is
-      away, or does not keep up, for so long that it is reached, writes return `{:error, :overloaded}`. More
-      bridges a longer outage. A single call that needs more than that is always refused: with the default
-      one for more than about 550,000 users who are not in memory.
+      with uncommitted changes. From half of it on, or where a call has found no room, commits do not wait for
+      `:commit_after`. When the store is away, or does not keep up, for so long that it is reached, writes return
+      `{:error, :overloaded}`. More bridges a longer outage. A single call that needs more than that is always refused:
+      with the default one for more than about 550,000 users who are not in memory.
     * `:counters` (1 to 4 atoms, default `[:mention_count]`) - the counters of a read state. The first
       is the one operations use if none is named. Names can be added at the end later.
     * `:journal` (boolean or keyword list, default `true` with `ReadStates.Store.Local`, else `false`) - whether
@@ -128,17 +134,20 @@ defmodule ReadStates do
       those that are used often, also while a job reads every user once. A user with far more read states than
       others takes up more room, so must be used more often to stay. `:lru` keeps exactly those that were used
       last; it takes about 32 bytes more a user, and every use takes longer.
-    * `:commit_after` (milliseconds, default 30,000) - from the first change of a user to its commit. It may be a tenth
-      more, at least 10 and at most 100 ms, and twice that for a user who has to be loaded first, so that one commit
-      has what many users changed. More means fewer writes to the store, less means a smaller journal, or less to lose
-      without one.
-    * `:load_timeout` (milliseconds, default 5,000) - how long a read waits for a load.
-    * `:drain_timeout` (milliseconds, default 30,000) - how long a shutdown waits for commits.
+    * `:commit_after` (milliseconds, 0 to a day, default 30,000) - from the first change of a user to its commit. So that one
+      commit has what many users changed, it begins up to a tenth of that later (at least 10 ms, at most 100), and twice
+      as much later if the user has to be loaded first. It also waits for the commit or load that is under way, and a change of
+      a user who is just being committed counts from the end of that. More means fewer writes to the store, less means a smaller
+      journal, or less to lose without one.
+    * `:load_timeout` (milliseconds, 1 to a day, default 5,000) - how long a read waits for a load.
+    * `:drain_timeout` (milliseconds, 1 to a day, default 30,000) - how long a shutdown waits for commits.
 
-  Returns `{:ok, pid}`, or `{:error, reason}`. Raises `ArgumentError` for an option that is not possible. The
-  reasons are
+  Returns `{:ok, pid}`, or `{:error, reason}`. Raises `ArgumentError` for an option that is not possible. (What only the store
+  knows of its own options is found when it is opened: then a caller that traps no exits ends as the supervisor does, as with
+  any start that fails.) The reasons are
 
     * `{:already_started, pid}` - the instance runs already;
+    * `{:not_loaded, text}` - the NIF cannot be loaded, for example on another system than the one it was built for;
     * `{:journal, {reason, text}}` - the journal cannot be taken up, or made: see
       [What can be lost](durability.md#how-it-works);
     * `{:uncommitted, %{users: count, options: options}}` - an instance of this name has stopped in this VM
@@ -159,6 +168,9 @@ defmodule ReadStates do
 
   @doc """
   The child specification of an instance, with the id `{ReadStates, name}`.
+
+  Options are those of `start_link/1`. Raises `ArgumentError` for one that is not possible; what only the store knows of its own is
+  found at the start.
 
       iex> ReadStates.child_spec(name: MyApp.ReadStates).id
       {ReadStates, MyApp.ReadStates}
@@ -203,8 +215,8 @@ defmodule ReadStates do
   `message` concerns the user, or each of the users: for example it mentions them.
 
   Adds to a counter if `message` is newer than the message read last; the counter stops at
-  2^32 - 1. Creates the read state if there is none. A list of users (at most 1,000,000) takes one
-  call and is accepted as a whole.
+  2^32 - 1. Creates the read state if there is none. A list of users (at most 1,000,000, and no more than
+  `:dirty_memory` has room for, see `start_link/1`) takes one call and is accepted as a whole.
 
   ## Options
 
@@ -389,7 +401,7 @@ defmodule ReadStates do
   @doc """
   One read state. One that was never written has 0 everywhere.
 
-  Returns `{:ok, read_state}`, or `{:error, reason}` if the user could not be loaded. Raises
+  Returns `{:ok, read_state}`, or `{:error, reason}` as [above](#module-errors) if the user could not be loaded. Raises
   `ArgumentError` for an argument that is not possible.
 
       iex> ReadStates.get(MyApp.ReadStates, 1, 10)
@@ -424,7 +436,7 @@ defmodule ReadStates do
     * `:limit` (a non-negative integer) - at most so many;
     * `:nonzero` (a counter) - only those in which this counter is above 0.
 
-  Returns `{:ok, read_states}`, or `{:error, reason}` if the user could not be loaded. Raises
+  Returns `{:ok, read_states}`, or `{:error, reason}` as [above](#module-errors) if the user could not be loaded. Raises
   `ArgumentError` for an argument that is not possible.
 
       iex> for channel <- [12, 10, 11], do: ReadStates.ack(MyApp.ReadStates, 1, channel, 100)
@@ -477,7 +489,7 @@ defmodule ReadStates do
   @doc """
   The sum of the instance's first counter over the user's read states: the badge.
 
-  Returns `{:ok, sum}`, or `{:error, reason}` if the user could not be loaded. Raises
+  Returns `{:ok, sum}`, or `{:error, reason}` as [above](#module-errors) if the user could not be loaded. Raises
   `ArgumentError` for an argument that is not possible. The sum for a user with more than 100,000 read states is not of one
   moment: what is written meanwhile may be in it or not.
 
@@ -490,7 +502,9 @@ defmodule ReadStates do
   def total(name, user), do: total_of(Instance.fetch!(name), user, 0)
 
   @doc """
-  The sum of a counter over the user's read states, as `total/2`.
+  The sum of a counter over the user's read states.
+
+  Returns what `total/2` returns. Raises `ArgumentError` for an argument that is not possible, such as a counter that the instance does not have.
 
       iex> ReadStates.put(MyApp.ReadStates, 1, 10, 100, mention_count: 3)
       iex> ReadStates.total(MyApp.ReadStates, 1, :mention_count)
@@ -570,7 +584,8 @@ defmodule ReadStates do
 
     * `:store_unavailable` - a commit failed, or the load of a user who has something to be committed. Users
       are in two halves that commit by themselves, and a failure is one for all of its half;
-    * `:journal_failed` - what the journal has of an earlier life could not be read again;
+    * `:journal_failed` - the journal could not be written or synced, which comes before a commit, or what it has of an
+      earlier life could not be read again;
     * `:closed` - the instance has stopped meanwhile.
 
   Raises `ArgumentError` if there is no such instance.
@@ -623,13 +638,13 @@ defmodule ReadStates do
   # What a write answers, see ReadStates.Native.
   defp written(answer, instance, invalid \\ &raise(inspect(&1)))
   defp written(:ok, _instance, _invalid), do: :ok
-  defp written(:unsynced, instance, _invalid), do: Syncer.await(instance.name)
+  defp written(:unsynced, instance, _invalid), do: Syncer.await(instance)
 
   defp written(:wake, instance, _invalid) do
     Instance.wake(instance)
 
     if match?(%{sync_every: 0}, instance.options.journal),
-      do: Syncer.await(instance.name),
+      do: Syncer.await(instance),
       else: :ok
   end
 

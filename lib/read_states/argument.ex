@@ -62,7 +62,7 @@ defmodule ReadStates.Argument do
       invalid!(
         :counters,
         value,
-        "a map or keyword list of #{inspect(names)}, each #{@count}"
+        "a map or keyword list of #{inspect(names)}, each once and #{@count}"
       )
     end
   end
@@ -73,7 +73,8 @@ defmodule ReadStates.Argument do
 
   defp counters?(counters, names) do
     Keyword.keyword?(counters) and
-      length(counters) <= length(names) and Enum.all?(counters, &counter?(&1, names))
+      Enum.all?(counters, &counter?(&1, names)) and
+      Enum.uniq_by(counters, &elem(&1, 0)) == counters
   end
 
   defp counter?({name, count}, names), do: is_count(count) and name in names
@@ -88,10 +89,20 @@ defmodule ReadStates.Argument do
   def options!(value, allowed, name \\ :opts) do
     unless Keyword.keyword?(value), do: invalid!(name, value, "a keyword list")
 
-    case Enum.reject(Keyword.keys(value), &(&1 in allowed)) do
-      [] -> value
+    names = Keyword.keys(value)
+
+    case Enum.reject(names, &(&1 in allowed)) do
+      [] -> once!(name, names) && value
       [unknown | _] -> invalid!(name, unknown, "one of #{inspect(allowed)}")
     end
+  end
+
+  # One of two would be checked, and perhaps the other one used.
+  defp once!(_name, []), do: true
+
+  defp once!(name, [option | others]) do
+    if option in others, do: raise(ArgumentError, "#{name} must have #{inspect(option)} once")
+    once!(name, others)
   end
 
   # What the engine says of a list, in words.

@@ -41,7 +41,8 @@ defmodule ReadStates.Batch do
   @doc """
   Makes a batch of `entries`, whose rows have `counters` counters each (1 to 4).
 
-  Raises `ArgumentError` if an entry is none, naming what is wrong with it.
+  Raises `ArgumentError` if `entries` is not enumerable or `counters` not possible, and if an entry is none, naming what is wrong
+  with it.
 
       iex> Enum.count(ReadStates.Batch.new([{:delete, 7, 8}], 1))
       1
@@ -51,6 +52,10 @@ defmodule ReadStates.Batch do
   """
   @spec new(Enumerable.t(), 1..4) :: t
   def new(entries, counters) when counters in 1..4 do
+    unless Enumerable.impl_for(entries) do
+      raise ArgumentError, "entries must be enumerable, got: #{inspect(entries)}"
+    end
+
     header = <<@magic, @id_width, counters, 0::16>>
     body = Enum.map(entries, &encode(&1, counters))
     %__MODULE__{binary: IO.iodata_to_binary([header | body])}

@@ -44,19 +44,20 @@ defmodule ReadStates.Drainer do
     end
   end
 
-  # A store that fails is tried again until the time is up.
+  # A store or a disk that fails is tried again until the time is up.
   defp drain(instance, deadline) do
-    case Flush.run(instance, deadline) do
-      {:error, :store_unavailable} = error ->
-        if System.monotonic_time(:millisecond) < deadline do
-          Process.sleep(50)
-          drain(instance, deadline)
-        else
-          error
-        end
-
-      result ->
-        result
+    with {:error, reason} = error <- Flush.run(instance, deadline) do
+      if again?(reason, instance) and System.monotonic_time(:millisecond) < deadline do
+        Process.sleep(50)
+        drain(instance, deadline)
+      else
+        error
+      end
     end
   end
+
+  defp again?(:store_unavailable, _instance), do: true
+  # What the journal has of an earlier life, and cannot be read, stays where it is.
+  defp again?(:journal_failed, instance), do: not Native.is_recovering(instance.engine)
+  defp again?(_reason, _instance), do: false
 end

@@ -90,7 +90,7 @@ defmodule ReadStates.Instance do
       engine = new_engine(options, store, floor, writer, seed, journal)
 
       with {:error, reason} <- Journal.recover(options, engine) do
-        Native.close_journal(engine)
+        close_journal(options.name, engine)
         {:error, reason}
       else
         :ok -> {:ok, engine}
@@ -124,7 +124,7 @@ defmodule ReadStates.Instance do
       0 ->
         forget(instance)
         close_store(instance)
-        Native.close_journal(instance.engine)
+        close_journal(instance.name, instance.engine)
         open_new(options)
 
       users ->
@@ -221,12 +221,22 @@ defmodule ReadStates.Instance do
     case uncommitted(instance.engine) do
       0 ->
         forget(instance)
-        Native.close_journal(instance.engine)
+        close_journal(instance.name, instance.engine)
         :ok
 
       users ->
-        Native.sync_journal(instance.engine)
+        with {:error, text} <- Native.sync_journal(instance.engine) do
+          Logger.error("#{inspect(instance.name)} cannot sync its journal: #{text}")
+        end
+
         {:error, {:uncommitted, users}}
+    end
+  end
+
+  # Then there may be something left in it, which the next start finds.
+  defp close_journal(name, engine) do
+    with {:error, text} <- Native.close_journal(engine) do
+      Logger.error("#{inspect(name)} could not close its journal: #{text}")
     end
   end
 

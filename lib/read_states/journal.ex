@@ -18,6 +18,8 @@ defmodule ReadStates.Journal do
   @segments 16
   @largest_segment 16 * 1024 * 1024
   @page 64 * 1024
+  # Damaged places that the log names one by one.
+  @named 20
 
   # nil for no journal, or a map of all options.
   def options!(nil, {Local, _opts} = store), do: options!(true, store)
@@ -25,6 +27,7 @@ defmodule ReadStates.Journal do
   def options!(true, store), do: options!([], store)
 
   def options!(opts, store) do
+    unless is_list(opts), do: Argument.invalid!(:journal, opts, "true, false or a keyword list")
     opts = Argument.options!(opts, @keys, :journal)
     path = Keyword.get_lazy(opts, :path, fn -> default_path(store) end)
 
@@ -152,17 +155,30 @@ defmodule ReadStates.Journal do
           )
         end
 
-        for {path, at, bytes} <- damage do
-          Logger.warning(
-            "#{inspect(name)} could not read #{bytes} bytes of its journal, at #{at} of #{path}. " <>
-              "Each call that was under way when the VM died can have left some"
-          )
-        end
-
+        log_damage(name, damage)
         :ok
 
       {:error, {reason, text}} ->
         {:error, {:journal, {reason, text}}}
+    end
+  end
+
+  defp log_damage(name, damage) do
+    {named, others} = Enum.split(damage, @named)
+
+    for {path, at, bytes} <- named do
+      Logger.warning(
+        "#{inspect(name)} could not read #{bytes} bytes of its journal, at #{at} of #{path}. " <>
+          "Each call that was under way when the VM died can have left some"
+      )
+    end
+
+    if others != [] do
+      bytes = others |> Enum.map(&elem(&1, 2)) |> Enum.sum()
+
+      Logger.warning(
+        "#{inspect(name)} could not read #{bytes} bytes of its journal, at #{length(others)} more places"
+      )
     end
   end
 

@@ -21,6 +21,8 @@ defmodule ReadStates.Options do
   @bounds [:capacity, :memory, :dirty_memory]
   @least %{capacity: 1, memory: 4 * 1024 * 1024, dirty_memory: 1024 * 1024}
   @max_timeout 24 * 60 * 60 * 1_000
+  # The names of an instance's processes begin with its own, and an atom has at most 255 characters.
+  @longest_name 200
 
   defstruct Keyword.keys(@defaults)
 
@@ -71,8 +73,13 @@ defmodule ReadStates.Options do
   end
 
   defp check!(:name, name) do
-    unless is_atom(name) and name not in [nil, true, false] do
-      Argument.invalid!(:name, name, "an atom other than nil, true and false")
+    unless is_atom(name) and name not in [nil, true, false, :undefined] and
+             String.length(Atom.to_string(name)) <= @longest_name do
+      Argument.invalid!(
+        :name,
+        name,
+        "an atom of at most #{@longest_name} characters, and not nil, true, false or :undefined"
+      )
     end
   end
 

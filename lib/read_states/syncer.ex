@@ -18,21 +18,21 @@ defmodule ReadStates.Syncer do
   end
 
   # Returns when everything that was written before is on the disk.
-  def await(name), do: await(name, now() + @patience)
-
-  defp await(name, deadline) do
+  def await(%{name: name} = instance, patience \\ @patience) do
     GenServer.call(Instance.syncer(name), :sync, :infinity)
   catch
-    :exit, _reason ->
-      if now() < deadline do
-        Process.sleep(@pause)
-        await(name, deadline)
-      else
-        {:error, :journal_failed}
-      end
+    :exit, _reason -> again(instance, patience)
   end
 
-  defp now, do: System.monotonic_time(:millisecond)
+  # Nobody comes any more if the instance has stopped, or stops: who has written waits for the disk himself.
+  defp again(%{name: name, engine: engine} = instance, patience) do
+    if patience > 0 and match?(%{engine: ^engine}, Instance.find(name)) do
+      Process.sleep(@pause)
+      await(instance, patience - @pause)
+    else
+      with {:error, _text} <- Native.sync_journal(engine), do: {:error, :journal_failed}
+    end
+  end
 
   @impl true
   def init(name) do

@@ -36,6 +36,11 @@ defmodule ReadStates.Telemetry do
   | `{:bad_return, term}` | the store has returned something that is no answer |
   | a string | a page of the store has something in it that cannot be |
 
+  Handlers run in the process that loads, commits or looks after the instance, so they must be quick, and call no function of
+  `ReadStates` for it: `ReadStates.commit/1` would wait for itself.
+
+  As a tag of a metric take whether `result` is `:ok`: reasons have texts, paths and stack traces in them.
+
       :telemetry.attach("read-states-commits", [:read_states, :commit], &MyApp.Metrics.handle/4, nil)
   """
 

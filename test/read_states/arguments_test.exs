@@ -48,6 +48,7 @@ defmodule ReadStates.ArgumentsTest do
     %{mention_count: 1.0},
     %{mention_count: nil},
     %{mention_count: 1, unknown: 0},
+    [mention_count: 1, mention_count: 2],
     1..2,
     [1],
     [:mention_count],
@@ -205,6 +206,12 @@ defmodule ReadStates.ArgumentsTest do
     refuses(name, "opts", [[limit: 1]], &ReadStates.increment(name, 1, 10, 200, &1))
     refuses(name, "opts", [[by: 1]], &ReadStates.list(name, 1, &1))
     refuses(name, "opts", [[counters: [:a]], [name: :a]], &ReadStates.resize(name, &1))
+    # One of two might be checked and the other one used.
+    twice = &for value <- &2, do: {&1, value}
+    mib = 1024 * 1024
+    refuses(name, "opts", [twice.(:dirty_memory, [mib, 999 * mib])], &ReadStates.resize(name, &1))
+    refuses(name, "opts", [twice.(:by, [1, -1])], &ReadStates.increment(name, 1, 10, 200, &1))
+    refuses(name, "opts", [twice.(:limit, [1, 2])], &ReadStates.list(name, 1, &1))
   end
 
   test "bounds that cannot be", %{name: name} do

@@ -39,6 +39,10 @@ defmodule ReadStates.BatchTest do
     assert {:ok, ^batch, nil} = ReadStates.Store.Memory.scan(store, nil)
   end
 
+  test "what has no entries is refused" do
+    assert_raise ArgumentError, "entries must be enumerable, got: 5", fn -> Batch.new(5, 1) end
+  end
+
   test "a bad entry is named with what is wrong with it" do
     raises = fn entry, part ->
       error = assert_raise ArgumentError, fn -> Batch.new([@row, entry], 2) end

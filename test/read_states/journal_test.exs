@@ -313,6 +313,17 @@ defmodule ReadStates.JournalTest do
     assert {:ok, %{last_message_id: ^accepted}} = ReadStates.get(name, 1, 10)
     assert %{journal_size: @size, overloads: overloads} = ReadStates.stats(name)
     assert overloads > 0
+    # Of each kind of call.
+    for call <- [
+          &ReadStates.ack(&1, 1, 10, 1_000_000_000),
+          &ReadStates.update(&1, [{:ack, 1, 10, 1_000_000_000}]),
+          &ReadStates.update(&1, [{:ack, 1, 10, 1_000_000_000}, {:ack, 2, 10, 1_000_000_000}])
+        ] do
+      before = ReadStates.stats(name).overloads
+      assert call.(name) == {:error, :overloaded}
+      assert ReadStates.stats(name).overloads == before + 1
+    end
+
     # As a batch too, of which nothing is done.
     batch = for message <- 1..5_000, do: {:increment, 1, 11, message, 1}
     assert {:error, :overloaded} = ReadStates.update(name, batch)
@@ -391,6 +402,17 @@ defmodule ReadStates.JournalTest do
 
     # The deletes may have taken some room beyond it.
     assert ReadStates.stats(name).journal_size <= @size + div(@size, 16)
+  end
+
+  test "with sync_every: 0 who waits while the instance stops is answered when it is on the disk",
+       %{name: name, tmp_dir: dir} do
+    start!(name, journal: journal(dir, sync_every: 0))
+    syncer = Process.whereis(Instance.syncer(name))
+    :ok = :sys.suspend(syncer)
+    write = Task.async(fn -> ReadStates.ack(name, 1, 10, 5) end)
+    eventually(fn -> Process.info(syncer, :message_queue_len) == {:message_queue_len, 1} end)
+    stop!(name)
+    assert Task.await(write) == :ok
   end
 
   test "with sync_every: 0 nobody is answered before a sync, and one serves all who wait",
@@ -640,12 +662,13 @@ defmodule ReadStates.JournalTest do
     check_stored(name, model)
   end
 
-  @tag :full_disk
-  test "a journal that is at its bound on a full disk is emptied when there is room for one more segment",
-       %{name: name, tmp_dir: dir} do
+  # The disk of a journal is full, and the journal at its bound, with deletes to be written down before anything is committed.
+  # Returns the instance's options, what fills the disk, the call that was refused, and what all before it amount to.
+  defp fill_to_the_bound!(name, dir) do
     disk = full_disk!(dir, 24)
     faults = start_faults!()
-    start!(name, store: faulty(faults), journal: journal(disk), commit_after: 50)
+    opts = [store: faulty(faults), journal: journal(disk), commit_after: 50]
+    start!(name, opts)
 
     # So many that there are some of each partition, whose commits hang: no later one writes the deletes down.
     FaultyStore.set(faults, :commit, :hang)
@@ -658,13 +681,36 @@ defmodule ReadStates.JournalTest do
     {n, model} = FullDisk.fill(name, :overloaded, {1, before})
     ballast = FullDisk.ballast(disk, :all)
     FaultyStore.set(faults, :commit, nil)
-    eventually(fn -> ReadStates.commit(name) == {:error, :store_unavailable} end)
+    eventually(fn -> ReadStates.commit(name) == {:error, :journal_failed} end)
+    {opts, ballast, n, model}
+  end
+
+  @tag :full_disk
+  test "a journal that is at its bound on a full disk is emptied when there is room for one more segment",
+       %{name: name, tmp_dir: dir} do
+    {_opts, ballast, n, model} = fill_to_the_bound!(name, dir)
     # The disk is said to be full when a commit has found it so.
     {:error, refused} = Call.carry_out(name, FullDisk.call(n))
     assert refused in [:overloaded, :disk_full]
     FullDisk.cut(ballast, 256)
     model = Enum.reduce(n..(n + 1_000), model, &go_on(name, {&1, &2}))
     check_stored(name, model)
+  end
+
+  @tag :full_disk
+  test "an orderly stop waits for room on the disk of the journal", %{name: name, tmp_dir: dir} do
+    {opts, ballast, _n, model} = fill_to_the_bound!(name, dir)
+
+    room =
+      Task.async(fn ->
+        Process.sleep(500)
+        FullDisk.cut(ballast, 256)
+      end)
+
+    refute capture_log(fn -> stop!(name) end) =~ inspect(name) <> " could not commit everything"
+    Task.await(room)
+    start!(name, opts)
+    assert stored(name) == model.users
   end
 
   defp accepted(write) do
@@ -676,7 +722,7 @@ defmodule ReadStates.JournalTest do
 
   test "wrong options are refused by name", %{name: name, tmp_dir: dir} do
     for {journal, message} <- [
-          {:yes, "journal must be a keyword list, got: :yes"},
+          {:yes, "journal must be true, false or a keyword list, got: :yes"},
           {[size: 1], "journal must be one of [:path, :max_size, :sync_every], got: :size"},
           {true, "journal must be given a :path"},
           {[path: ""], "journal must be given a :path"},

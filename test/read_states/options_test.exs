@@ -27,7 +27,18 @@ defmodule ReadStates.OptionsTest do
   @not_integers [1.0, :atom, nil, "1", [1], {1}, :infinity]
 
   @bad [
-    name: [nil, true, false, "name", 1, {:global, :name}, {:via, Registry, :name}, self()],
+    name: [
+      nil,
+      true,
+      false,
+      :undefined,
+      "name",
+      1,
+      {:global, :name},
+      {:via, Registry, :name},
+      self(),
+      String.to_atom(String.duplicate("n", 201))
+    ],
     store: [
       nil,
       :no_such_module,
@@ -45,6 +56,7 @@ defmodule ReadStates.OptionsTest do
     memory: [0, -1, 4 * @mib - 1, 0x1_0000_0000_0000 | @not_integers],
     dirty_memory: [0, -1, @mib - 1, 512 * @mib + 1 | @not_integers],
     eviction: [:fifo, "lru"],
+    journal: [:yes, "journal", 1, %{path: "journal"}],
     counters: [
       [],
       [:a, :b, :c, :d, :e],
@@ -82,6 +94,10 @@ defmodule ReadStates.OptionsTest do
     assert_raise ArgumentError, ~r/^opts must be one of .*:capacity.*, got: :capasity$/, fn ->
       ReadStates.start_link(name: :a, capasity: 1)
     end
+
+    assert_raise ArgumentError, "opts must have :memory once", fn ->
+      ReadStates.start_link(name: :a, memory: 8 * @mib, memory: 16 * @mib)
+    end
   end
 
   test "the extremes that are possible", %{name: name} do
@@ -116,8 +132,10 @@ defmodule ReadStates.OptionsTest do
       ReadStates.start_link(name: name, store: Local)
     end
 
-    assert_raise ArgumentError, ~r/^data must be /, fn ->
-      ReadStates.start_link(name: name, store: {Memory, data: 1})
+    for data <- [1, make_ref()] do
+      assert_raise ArgumentError, ~r/^data must be /, fn ->
+        ReadStates.start_link(name: name, store: {Memory, data: data})
+      end
     end
   end
 

@@ -158,10 +158,12 @@ fn counter_index(name: Term, names: &[Atom]) -> Option<u8> {
 /// Counters by name, as a map or a keyword list; what is not named is 0.
 pub fn decode_counters(term: Term, names: &[Atom]) -> Option<[u32; MAX_COUNTERS]> {
     let mut counters = [0; MAX_COUNTERS];
+    let mut is_set = [false; MAX_COUNTERS];
     let mut set = |name: Term, value: Term| {
-        let counter = counter_index(name, names)?;
-        counters[usize::from(counter)] = value.decode().ok()?;
-        Some(())
+        let counter = usize::from(counter_index(name, names)?);
+        counters[counter] = value.decode().ok()?;
+        // A list may have a name twice.
+        (!std::mem::replace(&mut is_set[counter], true)).then_some(())
     };
     if let Ok(entries) = term.decode::<MapIterator>() {
         for (name, value) in entries {
