@@ -92,13 +92,15 @@ defmodule ReadStates.Argument do
     names = Keyword.keys(value)
 
     case Enum.reject(names, &(&1 in allowed)) do
-      [] -> once!(name, names) && value
+      [] -> once!(name, names)
       [unknown | _] -> invalid!(name, unknown, "one of #{inspect(allowed)}")
     end
+
+    value
   end
 
   # One of two would be checked, and perhaps the other one used.
-  defp once!(_name, []), do: true
+  defp once!(_name, []), do: :ok
 
   defp once!(name, [option | others]) do
     if option in others, do: raise(ArgumentError, "#{name} must have #{inspect(option)} once")

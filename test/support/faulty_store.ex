@@ -81,8 +81,7 @@ defmodule ReadStates.FaultyStore do
 
   @impl ReadStates.Store
   def commit(%{module: module, store: store} = handle, batch) do
-    entries = if handle.record, do: Enum.to_list(batch)
-    meet(handle, :commit, entries, fn -> module.commit(store, batch) end)
+    meet(handle, :commit, batch, fn -> module.commit(store, batch) end)
   end
 
   @impl ReadStates.Store
@@ -173,7 +172,7 @@ defmodule ReadStates.FaultyStore do
   end
 
   def handle_call({:calls, call}, _from, state) do
-    {:reply, for({^call, argument} <- Enum.reverse(state.calls), do: argument), state}
+    {:reply, for({^call, argument} <- Enum.reverse(state.calls), do: shown(argument)), state}
   end
 
   def handle_call(:forget, _from, state), do: {:reply, :ok, %{state | calls: []}}
@@ -193,6 +192,10 @@ defmodule ReadStates.FaultyStore do
       {:noreply, Enum.reduce([:open, :load, :commit, :close], state, &put_fault(&2, &1, nil))}
     end
   end
+
+  # Only now, for there may be very many, of whom nobody asks.
+  defp shown(%ReadStates.Batch{} = batch), do: Enum.to_list(batch)
+  defp shown(argument), do: argument
 
   defp record(state, _call, nil), do: state
 
