@@ -6,14 +6,7 @@ defmodule ReadStates.Native do
   @on_load :load_library
 
   @doc false
-  def load_library do
-    case load_nif() do
-      # Where the code is loaded anew, that before, which has its library, goes on.
-      {:error, {:upgrade, _text}} = error -> error
-      # Where that fails the functions raise, and ReadStates.start_link/1 says why.
-      _loaded_or_not -> :ok
-    end
-  end
+  def load_library, do: ReadStates.Library.loaded(load_nif())
 
   def load_nif do
     :read_states

@@ -23,14 +23,7 @@ defmodule ReadStates.Store.Remote do
       @on_load :load_library
 
       @doc false
-      def load_library do
-        case load_nif() do
-          # Where the code is loaded anew, that before, which has its library, goes on.
-          {:error, {:upgrade, _text}} = error -> error
-          # Where it was not built, the functions raise, and `ReadStates.Store.Remote` says what to do.
-          _loaded_or_not -> :ok
-        end
-      end
+      def load_library, do: ReadStates.Library.loaded(load_nif())
 
       @doc false
       def load_nif, do: :erlang.load_nif(String.to_charlist(library()), 0)
