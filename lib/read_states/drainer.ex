@@ -57,7 +57,7 @@ defmodule ReadStates.Drainer do
   end
 
   defp again?(:store_unavailable, _instance), do: true
-  # What the journal has of an earlier life, and cannot be read, stays where it is.
+  # It may be that what is left of an earlier life cannot be read: it stays in the journal.
   defp again?(:journal_failed, instance), do: not Native.is_recovering(instance.engine)
   defp again?(_reason, _instance), do: false
 end

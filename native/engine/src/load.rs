@@ -80,7 +80,7 @@ impl Engine {
     /// Starts the load of up to `most` users who are wanted in a partition: of those somebody waits
     /// for, or if there are none, of those who are due. So nobody waits for users he did not ask for.
     /// Each user is part of one load at a time. So many entries of the queue are looked at, and there
-    /// may be nobody in them who is still to be loaded, see [`Begun::more`].
+    /// may be nobody in them who is still to be loaded, see [`Begun::more`]. For callers who do not let the two take turns.
     pub fn begin_load(self: &Arc<Self>, partition: usize, most: usize) -> Begun {
         let begun = self.begin_awaited_load(partition, most);
         if begun.load.is_some() || !begun.settled.is_empty() || begun.more {
@@ -89,8 +89,8 @@ impl Engine {
         self.begin_due_load(partition, most)
     }
 
-    /// As [`Engine::begin_load`], of users only who are due. Whoever calls it lets them have their turn, however many others
-    /// are waited for.
+    /// As [`Engine::begin_load`], but only of users who are due. The caller sees to it that they get their turn, however many
+    /// others are waited for.
     pub fn begin_due_load(self: &Arc<Self>, partition: usize, most: usize) -> Begun {
         // A user who is brought in takes more dirty memory than his pending operations did.
         // Once that is past its bound, commits have to make room first, if there is anything to commit.

@@ -129,19 +129,20 @@ impl Database for Postgres {
             let row = server.in_time(client.query_opt(&select, &[&name])).await?;
             row.map_err(|error| failed(&error))
         };
-        let before: Option<String> = note("header").await?.and_then(|row| row.get(0));
         let place = format!("table {}.{}", options.schema, options.table);
-        if let Some(header) = header_to_note(before.as_deref(), &counters, &place)? {
-            // Not in place of one that somebody else has noted meanwhile.
-            let statement = format!(
-                "INSERT INTO {notes} AS n (name, text) VALUES ('header', $1) ON CONFLICT (name) DO UPDATE SET text = excluded.text \
-                 WHERE n.text IS NOT DISTINCT FROM $2"
-            );
+        // Not in place of one that somebody else has noted meanwhile, which is looked at then.
+        let statement = format!(
+            "INSERT INTO {notes} AS n (name, text) VALUES ('header', $1) ON CONFLICT (name) DO UPDATE SET text = excluded.text \
+             WHERE n.text IS NOT DISTINCT FROM $2"
+        );
+        loop {
+            let before: Option<String> = note("header").await?.and_then(|row| row.get(0));
+            let Some(header) = header_to_note(before.as_deref(), &counters, &place)? else {
+                break;
+            };
             let values: [&(dyn ToSql + Sync); 2] = [&header, &before];
             let written = server.in_time(client.execute(&statement, &values)).await?;
             written.map_err(|error| failed(&error))?;
-            let noted: Option<String> = note("header").await?.and_then(|row| row.get(0));
-            header_to_note(noted.as_deref(), &counters, &place)?;
         }
         let Some(floor) = note("floor")
             .await?
