@@ -80,6 +80,9 @@ defmodule ReadStates.Argument do
   defp counter?({name, count}, names), do: is_count(count) and name in names
   defp counter?(_other, _names), do: false
 
+  # Whether it is a string that Rust takes.
+  def text?(value), do: is_binary(value) and String.valid?(value)
+
   def integer!(name, value, least, most) do
     unless is_integer(value) and value >= least and value <= most do
       invalid!(name, value, "an integer from #{least} to #{most}")

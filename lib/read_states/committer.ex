@@ -5,8 +5,6 @@ defmodule ReadStates.Committer do
 
   use GenServer
 
-  require Logger
-
   alias ReadStates.{Batch, Instance, Native, Restart, StoreCalls, Telemetry, Warning}
 
   @most_entries 10_000
@@ -182,17 +180,8 @@ defmodule ReadStates.Committer do
   defp commit_error({:journal, _text}), do: :journal_failed
   defp commit_error(_reason), do: :store_unavailable
 
-  defp log_failure(state, entries, reason) do
-    {warn, warning} = Warning.failed(state.warning)
-
-    if warn do
-      Logger.warning(
-        "#{inspect(state.instance.name)} could not commit #{entries} entries, and goes on trying: " <>
-          inspect(reason)
-      )
-    end
-
-    %{state | warning: warning}
+  defp log_failure(%{instance: instance, warning: warning} = state, entries, reason) do
+    %{state | warning: Warning.log(warning, instance, "commit #{entries} entries", reason)}
   end
 
   # Only the first one that is not done is asked for, however many wait.

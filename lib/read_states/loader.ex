@@ -8,8 +8,6 @@ defmodule ReadStates.Loader do
 
   use GenServer
 
-  require Logger
-
   alias ReadStates.{Batch, Instance, Native, Restart, StoreCalls, Suspects, Telemetry, Warning}
 
   @most_users 256
@@ -311,18 +309,8 @@ defmodule ReadStates.Loader do
   defp committer(state), do: Instance.committer(state.instance.name, state.partition)
 
   defp log_failure(state, calls, users, reason) do
-    {warn, warning} = Warning.failed(state.warnings[calls])
-
-    if warn do
-      who = if match?([_], users), do: "user #{hd(users)}", else: "#{length(users)} users"
-
-      Logger.warning(
-        "#{inspect(state.instance.name)} could not load #{who}, and goes on trying: " <>
-          inspect(reason)
-      )
-    end
-
-    put_in(state.warnings[calls], warning)
+    who = if match?([_], users), do: "user #{hd(users)}", else: "#{length(users)} users"
+    update_in(state.warnings[calls], &Warning.log(&1, state.instance, "load #{who}", reason))
   end
 
   defp wait(state, [user], from, deadline), do: add_waiter(state, user, {from, deadline})

@@ -3,11 +3,24 @@ defmodule ReadStates.Warning do
   # When to warn that a store fails: once an outage, and not once a try; and where some calls fail and others do not, now and
   # then.
 
+  require Logger
+
   # Milliseconds between warnings.
   @silence 10_000
 
   # Whether it has warned since the last success, and when it did at all.
   defstruct warned: false, at: nil
+
+  # Warns that an instance could not do something, if it is time to.
+  def log(%__MODULE__{} = warning, %{name: name}, what, reason) do
+    {warn, warning} = failed(warning)
+
+    if warn do
+      Logger.warning("#{inspect(name)} could not #{what}, and goes on trying: #{inspect(reason)}")
+    end
+
+    warning
+  end
 
   # Whether to warn of this failure.
   def failed(%__MODULE__{} = warning) do

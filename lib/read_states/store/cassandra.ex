@@ -16,7 +16,9 @@ defmodule ReadStates.Store.Cassandra do
           contact_points: ["10.0.0.1", "10.0.0.2"], keyspace: "my_app", user: "my_app", password: password},
        journal: [path: "data/journal"]}
 
-  (Without `:journal` what is not committed is lost with the VM.) The tables are made by `mix read_states.cassandra.setup`, or by `set_up/1` in a release. The guide [Cassandra](cassandra.md) has them, what they
+  Without `:journal` what is not committed is lost with the VM.
+
+  The tables are made by `mix read_states.cassandra.setup`, or by `set_up/1` in a release. The guide [Cassandra](cassandra.md) has them, what they
   take on disk, what Cassandra itself may lose, and what two instances may do at the same time.
 
   Tested with Cassandra 5.0. ScyllaDB speaks the same protocol, and the driver is its own, but nobody has tested that.
@@ -167,7 +169,7 @@ defmodule ReadStates.Store.Cassandra do
 
   defp check!(:contact_points, nodes) do
     unless is_list(nodes) and nodes != [] and not List.improper?(nodes) and
-             Enum.all?(nodes, &text?/1) do
+             Enum.all?(nodes, &(&1 != "" and Argument.text?(&1))) do
       Argument.invalid!(:contact_points, nodes, "a list of strings in UTF-8, host or host:port")
     end
   end
@@ -192,14 +194,14 @@ defmodule ReadStates.Store.Cassandra do
   end
 
   defp check!(:datacentre, value) do
-    unless value == nil or text?(value) do
+    unless value == nil or (value != "" and Argument.text?(value)) do
       Argument.invalid!(:datacentre, value, "the name of one, a string in UTF-8")
     end
   end
 
   # Their values are not shown.
   defp check!(name, value) when name in [:user, :password] do
-    unless value in [nil, ""] or text?(value),
+    unless value == nil or Argument.text?(value),
       do: raise(ArgumentError, "#{name} must be a string in UTF-8")
   end
 
@@ -209,8 +211,6 @@ defmodule ReadStates.Store.Cassandra do
 
   defp check!(:replication_factor, value),
     do: Argument.integer!(:replication_factor, value, 1, 100)
-
-  defp text?(value), do: is_binary(value) and value != "" and String.valid?(value)
 
   defp check_user!(user, password) do
     if is_nil(user) != is_nil(password) do

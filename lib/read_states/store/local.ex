@@ -29,7 +29,8 @@ defmodule ReadStates.Store.Local do
   | `:io` | the operating system refused something else |
 
   Later calls return `{:error, {:disk_full, text}}` while there is no room, `{:error, {:not_writable, text}}` where the file system has become
-  read-only, and `{:error, {:io, text}}` when the operating system refuses something else, and work again as soon as it does not; `{:error, :busy}` while nine calls are under way; `{:error, {:damaged, text}}`;
+  read-only, and `{:error, {:io, text}}` when the operating system refuses something else, and work again as soon as it does not;
+  `{:error, :busy}` while nine calls are under way; `{:error, {:damaged, text}}`;
   and `{:error, :closed}` after `c:ReadStates.Store.close/1`.
 
   Files are merged in the background. Where writes come faster for long, as while tens of millions of new read states are committed without a pause, a commit merges first, and

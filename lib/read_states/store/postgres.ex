@@ -14,7 +14,9 @@ defmodule ReadStates.Store.Postgres do
        store: {ReadStates.Store.Postgres, url: System.fetch_env!("DATABASE_URL")},
        journal: [path: "data/journal"]}
 
-  (Without `:journal` what is not committed is lost with the VM.) The tables are made by `mix read_states.postgres.setup`, which also prints the SQL for a migration, or by `set_up/1` in a release. The guide [PostgreSQL](postgres.md)
+  Without `:journal` what is not committed is lost with the VM.
+
+  The tables are made by `mix read_states.postgres.setup`, which also prints the SQL for a migration, or by `set_up/1` in a release. The guide [PostgreSQL](postgres.md)
   has them, and what two instances may do at the same time. It also shows the same store in
   Elixir, on the application's own Ecto repo.
 
@@ -160,7 +162,7 @@ defmodule ReadStates.Store.Postgres do
 
   # The values of these are not shown.
   defp check!(name, value) when name in [:url, :password] do
-    unless value == nil or (is_binary(value) and String.valid?(value)) do
+    unless value == nil or Argument.text?(value) do
       raise ArgumentError, "#{name} must be a string in UTF-8"
     end
   end

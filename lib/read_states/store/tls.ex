@@ -14,7 +14,8 @@ defmodule ReadStates.Store.TLS do
     for {name, value} <- opts do
       if name == :verify_host,
         do: check!(name, value, is_boolean(value), "true or false"),
-        else: check!(name, value, path?(value), "the path of a PEM file, a string in UTF-8")
+        else:
+          check!(name, value, Argument.text?(value), "the path of a PEM file, a string in UTF-8")
     end
 
     if Keyword.has_key?(opts, :certfile) != Keyword.has_key?(opts, :keyfile) do
@@ -25,8 +26,6 @@ defmodule ReadStates.Store.TLS do
   defp check!(name, value, possible?, allowed) do
     unless possible?, do: Argument.invalid!("tls[:#{name}]", value, allowed)
   end
-
-  defp path?(value), do: is_binary(value) and String.valid?(value)
 
   # Those of the Rust struct, or nil.
   def fields(value) when value in [nil, false], do: nil
