@@ -49,7 +49,7 @@ defmodule ReadStates.ChaosTest do
 
       # Of each as often as of the others.
       assert Enum.sort(Map.keys(killed)) == Enum.sort([name, :task | expected])
-      assert Enum.min(Map.values(killed)) >= 5
+      assert Enum.filter(killed, fn {_process, times} -> times < 5 end) == []
     end
   end
 
@@ -123,11 +123,25 @@ defmodule ReadStates.ChaosTest do
   # Until told to stop; returns how often each was killed.
   defp kill(name, victims, calls, pause) do
     Enum.reduce_while(victims, %{}, fn process, killed ->
-      pid = find(name, process)
-      if pid, do: Process.exit(pid, :kill)
-      killed = if pid, do: Map.update(killed, process, 1, &(&1 + 1)), else: killed
-      {if(stop?(calls, pause), do: :halt, else: :cont), killed}
+      with false <- stop?(calls, pause),
+           pid when is_pid(pid) <- await_victim(name, process) do
+        Process.exit(pid, :kill)
+        {:cont, Map.update(killed, process, 1, &(&1 + 1))}
+      else
+        _told_to_stop -> {:halt, killed}
+      end
     end)
+  end
+
+  # Calls to the store are short, and few where a machine has much else to do. Nil if told to stop before there is one.
+  defp await_victim(name, process) do
+    with nil <- find(name, process) do
+      receive do
+        :stop -> nil
+      after
+        1 -> await_victim(name, process)
+      end
+    end
   end
 
   # Waits until up to so many calls more have returned, so that on a slow machine too there is time to recover.
