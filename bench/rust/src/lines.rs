@@ -2,6 +2,8 @@
 //! that is larger than the caches.
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
 use std::time::Instant;
 
 use memmap2::MmapMut;
@@ -16,33 +18,65 @@ const LINES: usize = (256 << 20) / LINE;
 const FETCHED: usize = 2_000_000;
 const RUNS: usize = 7;
 
-/// How the lines are fetched, and what one takes that way, in ns: the median of several runs.
-pub fn measure() -> [(&'static str, f64); 3] {
+/// How lines are fetched, by how many threads at once, and what one takes that way, in ns: the median of several runs.
+pub fn measure() -> Vec<(&'static str, usize, f64)> {
     let mut memory = one_cycle();
     let mut random = random(11);
-    let drawn = Vec::from_iter((0..FETCHED).map(|_| random.random_range(0..LINES)));
-    let one_after_another = median(|| {
-        let mut at = 0;
-        for _ in 0..FETCHED {
-            at = next(&memory, at);
+    let mut draw = || Vec::from_iter((0..FETCHED).map(|_| random.random_range(0..LINES)));
+    let drawn = [draw(), draw()];
+    // So that none follows in what the other has just fetched.
+    let starts = [0, follow(&memory, 0, LINES / 2)];
+    let hot = AtomicU64::new(0);
+    let mut results = vec![];
+    for threads in 1..=2 {
+        let mut add =
+            |work, fetch: &mut dyn FnMut()| results.push((work, threads, median(threads, fetch)));
+        let read: &[u8] = &memory;
+        add("lines read one after another", &mut || {
+            together(starts[..threads].iter().map(|&start| {
+                move || {
+                    black_box(follow(read, start, FETCHED));
+                }
+            }));
+        });
+        add("lines read at the same time", &mut || {
+            together(drawn[..threads].iter().map(|drawn| {
+                move || {
+                    let sum = drawn.iter().map(|&line| next(read, line));
+                    black_box(sum.fold(0, usize::wrapping_add));
+                }
+            }));
+        });
+        add("lines changed at the same time", &mut || {
+            let parts = memory.chunks_exact_mut(LINES / threads * LINE);
+            together(parts.zip(&drawn).map(|(part, drawn)| {
+                move || {
+                    for line in drawn {
+                        part[line % (LINES / threads) * LINE + 4] ^= 1;
+                    }
+                }
+            }));
+        });
+        add("one line that all change", &mut || {
+            together((0..threads).map(|_| {
+                || {
+                    for _ in 0..FETCHED {
+                        hot.fetch_add(1, Relaxed);
+                    }
+                }
+            }));
+        });
+    }
+    results
+}
+
+/// Does each on a thread of its own, all at once.
+fn together<F: FnOnce() + Send>(works: impl Iterator<Item = F>) {
+    thread::scope(|scope| {
+        for work in works {
+            scope.spawn(work);
         }
-        black_box(at);
     });
-    let at_the_same_time = median(|| {
-        let sum = drawn.iter().map(|&line| next(&memory, line));
-        black_box(sum.fold(0, usize::wrapping_add));
-    });
-    let changed = median(|| {
-        for &line in &drawn {
-            memory[line * LINE + 4] ^= 1;
-        }
-        black_box(&memory);
-    });
-    [
-        ("lines read one after another", one_after_another),
-        ("lines read at the same time", at_the_same_time),
-        ("lines changed at the same time", changed),
-    ]
 }
 
 /// Lines that lead to each other in an order nothing can foresee, through all of them; on huge
@@ -60,6 +94,11 @@ fn one_cycle() -> MmapMut {
     memory
 }
 
+/// The line that is so many further in the cycle.
+fn follow(memory: &[u8], start: usize, lines: usize) -> usize {
+    (0..lines).fold(start, |at, _| next(memory, at))
+}
+
 fn next(memory: &[u8], line: usize) -> usize {
     let [a, b, c, d, ..] = memory[line * LINE..] else {
         unreachable!("a line has more bytes");
@@ -67,11 +106,11 @@ fn next(memory: &[u8], line: usize) -> usize {
     u32::from_le_bytes([a, b, c, d]) as usize
 }
 
-fn median(mut fetch: impl FnMut()) -> f64 {
+fn median(threads: usize, fetch: &mut dyn FnMut()) -> f64 {
     let mut runs = Vec::from_iter((0..RUNS).map(|_| {
         let start = Instant::now();
         fetch();
-        start.elapsed().as_nanos() as f64 / FETCHED as f64
+        start.elapsed().as_nanos() as f64 / (threads * FETCHED) as f64
     }));
     runs.sort_by(f64::total_cmp);
     runs[RUNS / 2]

@@ -65,14 +65,14 @@ fn main() {
             });
         }
     }
-    println!("{:<34}{:>10}", "a line of memory", "ns");
-    for (work, value) in lines::measure() {
-        println!("{work:<34}{value:>10.1}");
+    println!("{:<34}{:>10}{:>10}", "a line of memory", "threads", "ns");
+    for (work, threads, value) in lines::measure() {
+        println!("{work:<34}{threads:>10}{value:>10.1}");
         results.push(Measurement {
             part: "count".into(),
             work: work.into(),
             subject: "this machine".into(),
-            threads: 1,
+            threads: threads as u64,
             metric: "ns/line".into(),
             value,
             ..Measurement::default()
