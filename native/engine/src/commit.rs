@@ -186,6 +186,9 @@ impl Commit {
             shard.ledger.due.reserve();
             // One by one: should one of them panic, dropping goes on with the others.
             self.users.pop();
+            let next = self.users.iter().rev();
+            let next = next.map(|user| self.engine.hash(*user));
+            shard.fetch_ahead(next.take_while(|next| self.engine.is_same_shard(*next, hash)));
             let outcome = Outcome { done, written };
             shard.settle(self.engine.shared(), hash, user, self.token, outcome, now);
         }
@@ -344,6 +347,8 @@ impl Shard {
             let Some(due) = self.ledger.due.pop(now.monotonic) else {
                 return false;
             };
+            let upcoming = self.ledger.due.upcoming();
+            self.fetch_ahead(upcoming.map(|user| engine.hash(user)));
             let (user, queued_for) = match due {
                 Due::Hurried(user) => (user, None),
                 Due::Deadline(deadline, user) => (user, Some(deadline)),

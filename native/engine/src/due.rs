@@ -64,6 +64,11 @@ impl DueQueue {
         self.flushed = self.deadlines.len();
     }
 
+    /// Who comes first, as far as deadlines tell.
+    pub fn upcoming(&self) -> impl Iterator<Item = Id> {
+        self.deadlines.iter().map(|(_, user)| *user)
+    }
+
     pub fn pop(&mut self, now: Micros) -> Option<Due> {
         let first = self.deadlines.front();
         let is_due = first.is_some_and(|(deadline, _)| self.flushed > 0 || *deadline <= now);

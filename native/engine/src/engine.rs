@@ -13,6 +13,7 @@ use crate::directory::{Directory, Sought};
 use crate::evict::{Budget, Policy};
 use crate::id::Id;
 use crate::journaling::Journaling;
+use crate::load_queue::Queued;
 use crate::now::{Micros, Now};
 use crate::operation::Operation;
 use crate::prefetch::prefetch;
@@ -169,6 +170,7 @@ impl Engine {
                 hasher: RandomState::with_seeds(seed, seed.rotate_left(16), !seed, 0xD1CE),
                 counters: config.counters,
                 commit_after: config.commit_after,
+                queued: Queued::new(config.shards),
                 policy: config.policy,
                 uses: Uses::new(config.shards),
                 writer: journal.as_ref().map_or(config.writer, Journal::owner),
@@ -470,6 +472,10 @@ impl Engine {
         hash as usize & (self.shards.len() - 1)
     }
 
+    pub(crate) fn is_same_shard(&self, one: u64, other: u64) -> bool {
+        self.shard_index(one) == self.shard_index(other)
+    }
+
     pub(crate) fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
         self.shard_at(self.shard_index(hash))
     }
@@ -510,7 +516,7 @@ impl Engine {
     }
 
     /// The shards of a partition, from another one on each time, so that none is always last.
-    fn partition_shards(&self, partition: usize) -> impl Iterator<Item = usize> + use<> {
+    pub(crate) fn partition_shards(&self, partition: usize) -> impl Iterator<Item = usize> + use<> {
         self.partition_shards_from(partition, self.rotation.fetch_add(1, Relaxed))
     }
 

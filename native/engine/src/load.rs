@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet};
 use read_states_sync::atomic::Ordering::Relaxed;
-use read_states_sync::pin;
+use read_states_sync::{MutexGuard, pin};
 use scopeguard::ScopeGuard;
 
 use crate::batch::{Batch, BatchError, Entry, MAX_LOADED_VERSION, Row, Version};
@@ -24,9 +24,9 @@ use crate::shard::{MAX_PENDING, Shard};
 use crate::shared::Shared;
 use crate::user::{DeletedChannel, Resident, Unsettled};
 
-/// Pending operations merged under the lock; more are merged outside it, so that a user with
-/// very many holds nobody up.
-const MERGED_UNDER_LOCK: usize = 256;
+/// Pending operations that are merged under the lock, of those that came while the others were merged outside it: to wait
+/// until none come might be in vain.
+const MERGED_UNDER_LOCK: usize = 64;
 const MERGED_AT_ONCE: usize = 1_024;
 /// Channels whose numbers are fetched at the same time, and with one epoch.
 const ACQUIRED_AT_ONCE: usize = 64;
@@ -135,33 +135,26 @@ impl Engine {
             users: Vec::new(),
             staged: AHashMap::new(),
         };
-        let (mut settled, mut looked_at) = (Vec::new(), 0);
-        if self.load_queue() == 0 {
-            return Begun::default();
+        let (mut settled, mut taken) = (Vec::new(), Vec::new());
+        let mut left = most;
+        let queued = &self.shared().queued;
+        let shards = self.partition_shards(partition);
+        for index in shards.filter(|index| queued.is_any(*index, wanted)) {
+            // Whoever has it may have lost his core meanwhile. The caller is not to wait for him if there are others to load.
+            match self.try_shard_at(index) {
+                Some(mut shard) => load.fill(&mut shard, &mut left, &mut settled),
+                None => taken.push(index),
+            }
         }
-        for mut shard in self.partition(partition) {
-            while !shard.unread
-                && looked_at < most
-                && let Some((ticket, user)) = shard.load_queue.pop(&self.shared().totals, wanted)
-            {
-                looked_at += 1;
-                match shard.absent(self.hash(user), user) {
-                    Some(absent) => {
-                        if absent.ticket == Some(ticket) {
-                            // Before anything that can panic: then dropping it has him wait again.
-                            absent.ticket = None;
-                            absent.load = Some(load.token);
-                            load.users.push(user);
-                        }
-                    }
-                    None => settled.push(user),
-                }
+        for index in taken {
+            if left == most {
+                load.fill(&mut self.shard_at(index), &mut left, &mut settled);
             }
         }
         Begun {
             load: (!load.users.is_empty()).then_some(load),
             settled,
-            more: looked_at == most,
+            more: left == 0,
         }
     }
 }
@@ -175,6 +168,28 @@ impl Load {
     /// Whether somebody waits for the users.
     pub fn is_awaited(&self) -> bool {
         self.wanted == Wanted::Awaited
+    }
+
+    /// Takes users from the queue of a shard, of which `left` more are to be looked at. Those who need no load are `settled`.
+    fn fill(&mut self, shard: &mut Shard, left: &mut usize, settled: &mut Vec<Id>) {
+        let engine = &self.engine;
+        while !shard.unread
+            && *left > 0
+            && let Some((ticket, user)) = shard.load_queue.pop(engine.shared(), self.wanted)
+        {
+            *left -= 1;
+            match shard.absent(engine.hash(user), user) {
+                Some(absent) => {
+                    if absent.ticket == Some(ticket) {
+                        // Before anything that can panic: then dropping it has him wait again.
+                        absent.ticket = None;
+                        absent.load = Some(self.token);
+                        self.users.push(user);
+                    }
+                }
+                None => settled.push(user),
+            }
+        }
     }
 
     /// Takes a user out, into a load of his own that begins anew. `None` if he is no part of this one.
@@ -244,7 +259,8 @@ impl Load {
         let mut loaded = Loaded::default();
         while let Some(user) = self.users.last().copied() {
             let staged = self.staged.remove(&user).unwrap_or_default();
-            if let Some((states, due)) = engine.install(user, self.token, staged, now) {
+            let merge = engine.merge(user, self.token, staged);
+            if let Some((states, due)) = engine.install(user, self.token, merge, now) {
                 loaded.users += 1;
                 loaded.states += states;
                 loaded.due |= due;
@@ -267,23 +283,61 @@ impl Drop for Load {
 }
 
 impl Engine {
-    /// Builds a user outside the lock and puts it in the table. Says how many read states it has,
-    /// and whether it is to be committed now; `None` if the load is stale.
-    fn install(&self, user: Id, token: u64, staged: Staged, now: Now) -> Option<(usize, bool)> {
-        let (shared, hash) = (self.shared(), self.hash(user));
-        let version = staged.version;
-        let mut merge = Merge::new(shared, staged);
-        let (mut some, mut unordered) = (Vec::new(), 0);
+    /// A user as the store has him, with the operations that have waited so far.
+    fn merge(&self, user: Id, token: u64, staged: Staged) -> Merge<'_> {
+        let mut merge = Merge::new(self.shared(), staged);
+        let mut some = Vec::new();
+        if let Some(shard) = self.catch_up(user, token, &mut merge, &mut some) {
+            // Where he goes next.
+            shard.residents.prefetch(self.hash(user));
+            drop(shard);
+            merge.apply(&some);
+        }
+        merge
+    }
+
+    /// Puts a user in the table. Says how many read states he has, and whether he is to be committed now; `None` if the
+    /// load is stale.
+    fn install(
+        &self,
+        user: Id,
+        token: u64,
+        mut merge: Merge<'_>,
+        now: Now,
+    ) -> Option<(usize, bool)> {
+        let mut some = Vec::new();
+        let mut shard = self.catch_up(user, token, &mut merge, &mut some)?;
+        // It takes as long as he has read states, and waits only for who is recovered: that was merged before.
+        debug_assert!(some.iter().all(|(_, it)| *it != Operation::DeleteUser));
+        merge.apply(&some);
+        let states = merge.set.len();
+        let (due, merged) = shard.install(self.shared(), self.hash(user), user, merge, now);
+        drop(shard);
+        // It may be much to free.
+        drop(merged);
+        Some((states, due))
+    }
+
+    /// Merges operations that wait for a user, without the lock of his shard, until those that came meanwhile are few:
+    /// the shard, and `some`, which are those. `None` if the load is stale.
+    fn catch_up(
+        &self,
+        user: Id,
+        token: u64,
+        merge: &mut Merge,
+        some: &mut Vec<Stamped>,
+    ) -> Option<MutexGuard<'_, Shard>> {
+        let hash = self.hash(user);
+        let mut unordered = 0;
         loop {
             let mut shard = self.shard(hash);
-            let Some(absent) = shard.absent(hash, user) else {
-                break;
-            };
+            let absent = shard.absent(hash, user)?;
             if absent.load != Some(token) {
-                break;
+                return None;
             }
             let pending = &absent.pending;
             if absent.recovered && !merge.recovered {
+                debug_assert_eq!(merge.applied, 0, "none is loaded before he is recovered");
                 merge.recovered = true;
                 unordered = pending.len();
             }
@@ -291,34 +345,25 @@ impl Engine {
                 // Those of an earlier life lie as their room in the journal was taken, perhaps twice. Whatever came since
                 // is later than all of them.
                 let left = unordered - some.len();
-                pending.copy(some.len(), left.min(MERGED_AT_ONCE), &mut some);
+                pending.copy(some.len(), left.min(MERGED_AT_ONCE), some);
                 drop(shard);
                 if some.len() == unordered {
                     some.sort_unstable_by_key(|(version, _)| *version);
                     some.dedup_by_key(|(version, _)| *version);
-                    merge.apply(&some);
+                    merge.apply(some);
                     merge.applied = unordered;
                     some.clear();
                 }
                 continue;
             }
-            pending.copy(merge.applied, MERGED_AT_ONCE, &mut some);
+            pending.copy(merge.applied, MERGED_AT_ONCE, some);
             if pending.len() - merge.applied <= MERGED_UNDER_LOCK {
-                // It takes as long as he has read states, and waits only for who is recovered: that was merged above.
-                debug_assert!(some.iter().all(|(_, it)| *it != Operation::DeleteUser));
-                merge.apply(&some);
-                let states = merge.set.len();
-                let (due, merged) = shard.install(shared, hash, user, merge, version, now);
-                drop(shard);
-                // It may be much to free.
-                drop(merged);
-                return Some((states, due));
+                return Some(shard);
             }
             drop(shard);
-            merge.apply(&some);
+            merge.apply(some);
             some.clear();
         }
-        None
     }
 }
 
@@ -470,7 +515,6 @@ impl Shard {
         hash: u64,
         user: Id,
         merge: Merge,
-        version: Version,
         now: Now,
     ) -> (bool, Box<Pending>) {
         let unsettled = Box::<Unsettled>::default();
@@ -481,7 +525,7 @@ impl Shard {
         let mut absent = absent.expect("the caller found the user absent under the same lock");
         std::mem::swap(&mut *merged, &mut absent.pending);
         // A delete that was merged may have the version after that.
-        self.ledger.stamp.raise(version + 1);
+        self.ledger.stamp.raise(merge.stored.version + 1);
         let hurried = absent.hurried;
         let mut due = false;
         let mut resident = absent.into_resident(merge.set.into_set(), unsettled, now);
@@ -583,6 +627,35 @@ mod tests {
         engine.want(3).unwrap();
         let again = engine.begin_load(0, 3).load.unwrap();
         assert_eq!(again.users(), [3]);
+    }
+
+    #[test]
+    fn who_is_in_a_shard_that_is_taken_is_loaded_after_the_others() {
+        let config = Config {
+            shards: 4,
+            ..Config::default()
+        };
+        let engine = Arc::new(Engine::new(config));
+        for user in 0..100 {
+            engine.want(user).unwrap();
+        }
+        let queued = |shard| engine.shared().queued.is_any(shard, Wanted::Awaited);
+        assert!((0..4).all(queued));
+        let is_first = |user: &Id| engine.shard_index(engine.hash(*user)) == 0;
+
+        let taken = engine.shard_at(0);
+        let others = engine.begin_load(0, 100).load.unwrap();
+        drop(taken);
+        assert!(!others.users().iter().any(is_first));
+        let rest = engine.begin_load(0, 100).load.unwrap();
+        assert!(rest.users().iter().all(is_first));
+        assert_eq!(others.users().len() + rest.users().len(), 100);
+        assert!(!(0..4).any(queued));
+        assert!(engine.begin_load(0, 100).load.is_none());
+
+        assert!(!others.fail() && !rest.fail());
+        engine.want(1).unwrap();
+        assert_eq!((0..4).filter(|shard| queued(*shard)).count(), 1);
     }
 
     #[test]

@@ -3,11 +3,13 @@
 
 use std::collections::VecDeque;
 
+use read_states_sync::atomic::{AtomicBool, Ordering::Relaxed};
 use read_states_sync::fail_point;
 
 use crate::due::shrink;
 use crate::id::Id;
-use crate::totals::{Totals, adjust};
+use crate::shared::Shared;
+use crate::totals::adjust;
 
 /// Why a user is to be loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +28,40 @@ pub(crate) struct Ticket {
     number: u32,
 }
 
+/// In which shards there is somebody to load, for who has not locked them.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    due: Box<[AtomicBool]>,
+    awaited: Box<[AtomicBool]>,
+}
+
+impl Queued {
+    pub fn new(shards: usize) -> Self {
+        let nobody = || (0..shards).map(|_| AtomicBool::new(false)).collect();
+        Queued {
+            due: nobody(),
+            awaited: nobody(),
+        }
+    }
+
+    /// Whether somebody is, or was a moment ago.
+    pub fn is_any(&self, shard: usize, wanted: Wanted) -> bool {
+        self.of(wanted)[shard].load(Relaxed)
+    }
+
+    fn of(&self, wanted: Wanted) -> &[AtomicBool] {
+        match wanted {
+            Wanted::Due => &self.due,
+            Wanted::Awaited => &self.awaited,
+        }
+    }
+}
+
 /// See the module. Nobody is searched for when he is wanted for something else, or needs no load any more: his entry
 /// becomes stale, which the [ticket](crate::user::Absent::ticket) of the user tells, and is passed over.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct LoadQueue {
+    shard: usize,
     due: VecDeque<(u32, Id)>,
     awaited: VecDeque<(u32, Id)>,
     /// Entries so far.
@@ -37,6 +69,16 @@ pub(crate) struct LoadQueue {
 }
 
 impl LoadQueue {
+    /// Of this shard.
+    pub fn new(shard: usize) -> Self {
+        LoadQueue {
+            shard,
+            due: VecDeque::new(),
+            awaited: VecDeque::new(),
+            pushed: 0,
+        }
+    }
+
     /// Makes room, so that nothing moves when a user is pushed next.
     pub fn reserve(&mut self) {
         fail_point!();
@@ -50,28 +92,30 @@ impl LoadQueue {
         shrink(&mut self.awaited);
     }
 
-    pub fn push(&mut self, totals: &Totals, user: Id, wanted: Wanted) -> Ticket {
-        adjust(&totals.wanted, 0, 1);
+    pub fn push(&mut self, shared: &Shared, user: Id, wanted: Wanted) -> Ticket {
+        adjust(&shared.totals.wanted, 0, 1);
         if wanted == Wanted::Awaited {
-            adjust(&totals.awaited, 0, 1);
+            adjust(&shared.totals.awaited, 0, 1);
         }
         self.pushed = self.pushed.wrapping_add(1);
         let number = self.pushed;
         self.entries(wanted).push_back((number, user));
+        self.publish(shared, wanted);
         Ticket { wanted, number }
     }
 
-    pub fn pop(&mut self, totals: &Totals, wanted: Wanted) -> Option<(Ticket, Id)> {
+    pub fn pop(&mut self, shared: &Shared, wanted: Wanted) -> Option<(Ticket, Id)> {
         let (number, user) = self.entries(wanted).pop_front()?;
-        adjust(&totals.wanted, 1, 0);
+        adjust(&shared.totals.wanted, 1, 0);
         if wanted == Wanted::Awaited {
-            adjust(&totals.awaited, 1, 0);
+            adjust(&shared.totals.awaited, 1, 0);
         }
+        self.publish(shared, wanted);
         Some((Ticket { wanted, number }, user))
     }
 
     /// Drops stale entries if they are the most. At most so many are `live`.
-    pub fn compact(&mut self, totals: &Totals, live: usize, is_live: impl Fn(Ticket, Id) -> bool) {
+    pub fn compact(&mut self, shared: &Shared, live: usize, is_live: impl Fn(Ticket, Id) -> bool) {
         let before = self.len();
         if before <= 2 * live + 64 {
             return;
@@ -80,10 +124,16 @@ impl LoadQueue {
         for wanted in [Wanted::Due, Wanted::Awaited] {
             let entries = self.entries(wanted);
             entries.retain(|&(number, user)| is_live(Ticket { wanted, number }, user));
+            self.publish(shared, wanted);
         }
-        adjust(&totals.wanted, before, self.len());
-        adjust(&totals.awaited, awaited, self.awaited.len());
+        adjust(&shared.totals.wanted, before, self.len());
+        adjust(&shared.totals.awaited, awaited, self.awaited.len());
         debug_assert!(self.len() <= live, "nobody has two tickets");
+    }
+
+    fn publish(&mut self, shared: &Shared, wanted: Wanted) {
+        let any = !self.entries(wanted).is_empty();
+        shared.queued.of(wanted)[self.shard].store(any, Relaxed);
     }
 
     fn len(&self) -> usize {

@@ -22,6 +22,7 @@ use crate::now::Now;
 use crate::operation::{Change, Operation};
 use crate::pending::{Pending, Stamped};
 use crate::plan::{Hint, Plan};
+use crate::prefetch::prefetch;
 use crate::shared::Shared;
 use crate::table::Table;
 use crate::totals::{Reservation, adjust};
@@ -29,6 +30,9 @@ use crate::user::{Absent, Resident, Unsettled};
 
 /// A user with more pending operations than this is loaded now.
 pub(crate) const MAX_PENDING: usize = 64;
+
+/// Users that [`Shard::fetch_ahead`] looks at.
+const AHEAD: usize = 3;
 
 /// Bytes that an insertion or a delete takes on average, with room to grow.
 const LEAST_NEED: usize = 64;
@@ -160,7 +164,7 @@ impl Shard {
             residents: Table::new(),
             absents: Table::new(),
             ledger: Ledger::new(index, floor),
-            load_queue: LoadQueue::default(),
+            load_queue: LoadQueue::new(index),
             arrivals: 0,
             hand: 0,
             passed_in_vain: 0,
@@ -249,7 +253,7 @@ impl Shard {
                         ticket.wanted != wanted && ticket.wanted != Wanted::Awaited
                     }) =>
             {
-                absent.ticket = Some(self.load_queue.push(&shared.totals, user, wanted));
+                absent.ticket = Some(self.load_queue.push(shared, user, wanted));
                 true
             }
             _ => false,
@@ -261,11 +265,10 @@ impl Shard {
     fn compact_load_queue(&mut self, shared: &Shared) {
         let absents = &self.absents;
         let live = absents.len();
-        self.load_queue
-            .compact(&shared.totals, live, |ticket, user| {
-                let absent = absents.peek(shared.hasher.hash_one(user), |absent| absent.id == user);
-                absent.is_some_and(|absent| absent.ticket == Some(ticket))
-            });
+        self.load_queue.compact(shared, live, |ticket, user| {
+            let absent = absents.peek(shared.hasher.hash_one(user), |absent| absent.id == user);
+            absent.is_some_and(|absent| absent.ticket == Some(ticket))
+        });
     }
 
     /// Gives back what tables and queues have too much, and brings the count of the shard's own memory up to date.
@@ -397,6 +400,22 @@ impl Shard {
             None => resident.prefetch(),
         }
         Some(place)
+    }
+
+    /// Has the processor fetch the users whose turn is next, by their hashes: of the nearest of [`AHEAD`] what is unsettled, of
+    /// the one after him who he is, of the last where that is. Each needs what was fetched the time before.
+    pub fn fetch_ahead(&self, next: impl Iterator<Item = u64>) {
+        for (ahead, hash) in next.take(AHEAD).enumerate() {
+            if ahead == AHEAD - 1 {
+                self.residents.prefetch(hash);
+            } else if let Some((_place, resident)) = self.residents.first(hash) {
+                if ahead > 0 {
+                    resident.prefetch_tags();
+                } else if let Some(unsettled) = &resident.unsettled {
+                    prefetch(&raw const **unsettled);
+                }
+            }
+        }
     }
 
     /// Keeps an operation on a user who is not resident.

@@ -5,6 +5,7 @@ use ahash::RandomState;
 use crate::directory::Directory;
 use crate::evict::Policy;
 use crate::journaling::Journaling;
+use crate::load_queue::Queued;
 use crate::now::Micros;
 use crate::recency::Uses;
 use crate::totals::{Bounds, Totals};
@@ -18,6 +19,7 @@ pub(crate) struct Shared {
     /// Counters of a read state.
     pub counters: usize,
     pub commit_after: Micros,
+    pub queued: Queued,
     pub policy: Policy,
     /// With [`Policy::Lru`].
     pub uses: Uses,
