@@ -486,6 +486,13 @@ impl Engine {
         shard
     }
 
+    /// A shard, unless somebody else has it for so long that he may have lost his core.
+    pub(crate) fn shard_soon(&self, index: usize) -> Option<MutexGuard<'_, Shard>> {
+        let shard = soon(&self.shards[index]);
+        fail_point!();
+        shard
+    }
+
     /// A shard, unless somebody else has it.
     pub(crate) fn try_shard_at(&self, index: usize) -> Option<MutexGuard<'_, Shard>> {
         let shard = self.shards[index].try_lock();
@@ -554,13 +561,19 @@ impl Engine {
 /// them gets some of its operations done while the user is in its cache, instead of sending him to and fro with each.
 fn patiently(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     // Shuttle has the waits, and all that can happen in them.
-    if cfg!(not(feature = "shuttle")) {
-        for _ in 0..TRIES {
-            if let Some(shard) = shard.try_lock() {
-                return shard;
-            }
-            (0..PAUSES).for_each(|_| hint::spin_loop());
-        }
+    if cfg!(feature = "shuttle") {
+        return shard.lock();
     }
-    shard.lock()
+    soon(shard).unwrap_or_else(|| shard.lock())
+}
+
+/// The same, without going to sleep over it.
+fn soon(shard: &Mutex<Shard>) -> Option<MutexGuard<'_, Shard>> {
+    for _ in 0..TRIES {
+        if let Some(shard) = shard.try_lock() {
+            return Some(shard);
+        }
+        (0..PAUSES).for_each(|_| hint::spin_loop());
+    }
+    None
 }

@@ -72,7 +72,7 @@ pub struct Begun {
     pub load: Option<Load>,
     /// Users who were queued but need no load any more.
     pub settled: Vec<Id>,
-    /// Whether it was looked no further, so that there may be more to find.
+    /// Whether it was not looked everywhere, so that there may be more to find.
     pub more: bool,
 }
 
@@ -80,7 +80,8 @@ impl Engine {
     /// Starts the load of up to `most` users who are wanted in a partition: of those somebody waits
     /// for, or if there are none, of those who are due. So nobody waits for users he did not ask for.
     /// Each user is part of one load at a time. So many entries of the queue are looked at, and there
-    /// may be nobody in them who is still to be loaded, see [`Begun::more`]. For callers who do not let the two take turns.
+    /// may be nobody in them who is still to be loaded, see [`Begun::more`]. Users whose shard somebody else has for long
+    /// are passed over, unless there are no others. For callers who do not let the two take turns.
     pub fn begin_load(self: &Arc<Self>, partition: usize, most: usize) -> Begun {
         let begun = self.begin_awaited_load(partition, most);
         if begun.load.is_some() || !begun.settled.is_empty() || begun.more {
@@ -140,21 +141,21 @@ impl Engine {
         let queued = &self.shared().queued;
         let shards = self.partition_shards(partition);
         for index in shards.filter(|index| queued.is_any(*index, wanted)) {
-            // Whoever has it may have lost his core meanwhile. The caller is not to wait for him if there are others to load.
-            match self.try_shard_at(index) {
+            match self.shard_soon(index) {
                 Some(mut shard) => load.fill(&mut shard, &mut left, &mut settled),
                 None => taken.push(index),
             }
         }
-        for index in taken {
-            if left == most {
-                load.fill(&mut self.shard_at(index), &mut left, &mut settled);
-            }
+        // The caller, and all who have their turn on his core after him, wait for who has one of these only if they must.
+        while load.users.is_empty()
+            && let Some(index) = taken.pop()
+        {
+            load.fill(&mut self.shard_at(index), &mut left, &mut settled);
         }
         Begun {
             load: (!load.users.is_empty()).then_some(load),
             settled,
-            more: left == 0,
+            more: left == 0 || !taken.is_empty(),
         }
     }
 }
@@ -256,11 +257,11 @@ impl Load {
     /// Makes the users resident, except those who became so in another way meanwhile.
     pub fn finish(mut self, now: Now) -> Loaded {
         let engine = Arc::clone(&self.engine);
-        let mut loaded = Loaded::default();
+        let (mut loaded, mut some) = (Loaded::default(), Vec::new());
         while let Some(user) = self.users.last().copied() {
             let staged = self.staged.remove(&user).unwrap_or_default();
-            let merge = engine.merge(user, self.token, staged);
-            if let Some((states, due)) = engine.install(user, self.token, merge, now) {
+            let merge = engine.merge(user, self.token, staged, &mut some);
+            if let Some((states, due)) = engine.install(user, self.token, merge, &mut some, now) {
                 loaded.users += 1;
                 loaded.states += states;
                 loaded.due |= due;
@@ -283,15 +284,15 @@ impl Drop for Load {
 }
 
 impl Engine {
-    /// A user as the store has him, with the operations that have waited so far.
-    fn merge(&self, user: Id, token: u64, staged: Staged) -> Merge<'_> {
+    /// A user as the store has him, with the operations that have waited so far. `some` is room for operations, here and
+    /// below.
+    fn merge(&self, user: Id, token: u64, staged: Staged, some: &mut Vec<Stamped>) -> Merge<'_> {
         let mut merge = Merge::new(self.shared(), staged);
-        let mut some = Vec::new();
-        if let Some(shard) = self.catch_up(user, token, &mut merge, &mut some) {
+        if let Some(shard) = self.catch_up(user, token, &mut merge, some) {
             // Where he goes next.
             shard.residents.prefetch(self.hash(user));
             drop(shard);
-            merge.apply(&some);
+            merge.apply(some);
         }
         merge
     }
@@ -303,23 +304,23 @@ impl Engine {
         user: Id,
         token: u64,
         mut merge: Merge<'_>,
+        some: &mut Vec<Stamped>,
         now: Now,
     ) -> Option<(usize, bool)> {
-        let mut some = Vec::new();
-        let mut shard = self.catch_up(user, token, &mut merge, &mut some)?;
+        let mut shard = self.catch_up(user, token, &mut merge, some)?;
         // It takes as long as he has read states, and waits only for who is recovered: that was merged before.
         debug_assert!(some.iter().all(|(_, it)| *it != Operation::DeleteUser));
-        merge.apply(&some);
+        merge.apply(some);
         let states = merge.set.len();
-        let (due, merged) = shard.install(self.shared(), self.hash(user), user, merge, now);
+        let (due, left) = shard.install(self.shared(), self.hash(user), user, merge, now);
         drop(shard);
         // It may be much to free.
-        drop(merged);
+        drop(left);
         Some((states, due))
     }
 
     /// Merges operations that wait for a user, without the lock of his shard, until those that came meanwhile are few:
-    /// the shard, and `some`, which are those. `None` if the load is stale.
+    /// the shard, and in `some` those. `None` if the load is stale.
     fn catch_up(
         &self,
         user: Id,
@@ -329,7 +330,10 @@ impl Engine {
     ) -> Option<MutexGuard<'_, Shard>> {
         let hash = self.hash(user);
         let mut unordered = 0;
+        some.clear();
         loop {
+            // Not under the lock.
+            some.reserve(MERGED_AT_ONCE);
             let mut shard = self.shard(hash);
             let absent = shard.absent(hash, user)?;
             if absent.load != Some(token) {
@@ -508,7 +512,8 @@ impl Staged {
 }
 
 impl Shard {
-    /// Says whether the user is to be committed now, and returns the operations that were merged.
+    /// Says whether the user is to be committed now, and returns what is left of the operations that were merged, and of
+    /// what the store has.
     fn install(
         &mut self,
         shared: &Shared,
@@ -516,7 +521,7 @@ impl Shard {
         user: Id,
         merge: Merge,
         now: Now,
-    ) -> (bool, Box<Pending>) {
+    ) -> (bool, (Box<Pending>, Staged)) {
         let unsettled = Box::<Unsettled>::default();
         let mut merged = Box::<Pending>::default();
         self.reserve_resident();
@@ -548,7 +553,7 @@ impl Shard {
             }
         }
         self.add_resident(shared, hash, resident);
-        (due, merged)
+        (due, (merged, merge.stored))
     }
 
     /// Says whether operations of the user go on waiting.
@@ -629,33 +634,138 @@ mod tests {
         assert_eq!(again.users(), [3]);
     }
 
-    #[test]
-    fn who_is_in_a_shard_that_is_taken_is_loaded_after_the_others() {
-        let config = Config {
+    fn engine_of_four_shards() -> Arc<Engine> {
+        Arc::new(Engine::new(Config {
             shards: 4,
             ..Config::default()
-        };
-        let engine = Arc::new(Engine::new(config));
+        }))
+    }
+
+    fn shard_of(engine: &Engine, user: Id) -> usize {
+        engine.shard_index(engine.hash(user))
+    }
+
+    fn queued(engine: &Engine) -> usize {
+        let queued = &engine.shared().queued;
+        let shards = 0..engine.shard_count();
+        shards
+            .filter(|shard| queued.is_any(*shard, Wanted::Awaited))
+            .count()
+    }
+
+    #[test]
+    fn who_is_in_a_shard_that_is_taken_is_loaded_after_the_others() {
+        let engine = engine_of_four_shards();
         for user in 0..100 {
             engine.want(user).unwrap();
         }
-        let queued = |shard| engine.shared().queued.is_any(shard, Wanted::Awaited);
-        assert!((0..4).all(queued));
-        let is_first = |user: &Id| engine.shard_index(engine.hash(*user)) == 0;
+        assert_eq!(queued(&engine), 4);
+        let is_first = |user: &Id| shard_of(&engine, *user) == 0;
 
         let taken = engine.shard_at(0);
-        let others = engine.begin_load(0, 100).load.unwrap();
+        let begun = engine.begin_load(0, 100);
+        let others = begun.load.unwrap();
         drop(taken);
-        assert!(!others.users().iter().any(is_first));
-        let rest = engine.begin_load(0, 100).load.unwrap();
-        assert!(rest.users().iter().all(is_first));
+        assert!(begun.more && !others.users().iter().any(is_first));
+        assert_eq!(queued(&engine), 1);
+        let begun = engine.begin_load(0, 100);
+        let rest = begun.load.unwrap();
+        assert!(!begun.more && rest.users().iter().all(is_first));
         assert_eq!(others.users().len() + rest.users().len(), 100);
-        assert!(!(0..4).any(queued));
+        assert_eq!(queued(&engine), 0);
         assert!(engine.begin_load(0, 100).load.is_none());
 
         assert!(!others.fail() && !rest.fail());
         engine.want(1).unwrap();
-        assert_eq!((0..4).filter(|shard| queued(*shard)).count(), 1);
+        assert_eq!(queued(&engine), 1);
+    }
+
+    #[test]
+    fn a_shard_that_is_taken_is_waited_for_if_nobody_else_is_to_be_loaded() {
+        let engine = engine_of_four_shards();
+        let mut first = (0..).filter(|user| shard_of(&engine, *user) == 0);
+        let mut others = (0..).filter(|user| shard_of(&engine, *user) != 0);
+        let (wanted, stale) = (first.next().unwrap(), others.next().unwrap());
+        for user in [wanted, stale] {
+            engine.want(user).unwrap();
+        }
+        // Now he is known.
+        let deleted = engine.apply(stale, &Operation::DeleteUser, Now::default());
+        deleted.unwrap();
+
+        let (take, taken) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let _shard = engine.shard_at(0);
+                take.send(()).unwrap();
+                // Somewhat longer than it is tried without going to sleep.
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            });
+            taken.recv().unwrap();
+            let begun = engine.begin_load(0, 100);
+            assert_eq!(begun.load.unwrap().users(), [wanted]);
+            assert_eq!(begun.settled, [stale]);
+            assert!(!begun.more);
+        });
+    }
+
+    #[test]
+    fn what_comes_while_a_user_is_merged_is_merged_once_and_in_order() {
+        let [counted, put] = [3, 4].map(|id| Channel { kind: 0, id });
+        for came in [0, 1, MERGED_UNDER_LOCK, MERGED_UNDER_LOCK + 1, 3_000] {
+            let engine = Arc::new(Engine::new(Config::default()));
+            let write = |message| {
+                let increment = Change::Increment {
+                    message,
+                    counter: 0,
+                    by: 1,
+                };
+                let state = ReadState {
+                    last_message_id: message,
+                    ..ReadState::default()
+                };
+                for (channel, change) in [(counted, increment), (put, Change::Put { state })] {
+                    let operation = Operation::Change { channel, change };
+                    engine.apply(1, &operation, Now::default()).unwrap();
+                }
+            };
+            (1..=3).for_each(write);
+            engine.want(1).unwrap();
+            let mut load = engine.begin_load(0, 1).load.unwrap();
+            let mut some = Vec::new();
+            let merge = engine.merge(1, load.token, Staged::default(), &mut some);
+            let last = 3 + came as u32;
+            (4..=last.into()).for_each(write);
+            let installed = engine.install(1, load.token, merge, &mut some, Now::default());
+            assert_eq!(installed, Some((2, false)));
+            load.users.clear();
+            let get = |channel| match engine.get(1, channel) {
+                Ok(Found::Resident(state)) => state,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(get(counted).counters[0], last);
+            assert_eq!(get(put).last_message_id, last.into());
+            assert_eq!(engine.stats().pending_operations, 0);
+        }
+    }
+
+    #[test]
+    fn who_is_deleted_while_he_is_merged_is_not_installed() {
+        let engine = Arc::new(Engine::new(Config::default()));
+        let channel = Channel { kind: 0, id: 3 };
+        let change = Change::Ack { message: 5 };
+        let ack = Operation::Change { channel, change };
+        engine.apply(1, &ack, Now::default()).unwrap();
+        engine.want(1).unwrap();
+        let load = engine.begin_load(0, 1).load.unwrap();
+        let mut some = Vec::new();
+        let merge = engine.merge(1, load.token, Staged::default(), &mut some);
+        let delete = Operation::DeleteUser;
+        engine.apply(1, &delete, Now::default()).unwrap();
+        let installed = engine.install(1, load.token, merge, &mut some, Now::default());
+        assert_eq!(installed, None);
+        let stats = engine.stats();
+        assert_eq!((stats.users, stats.states, stats.channels), (1, 0, 0));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use read_states_sync::atomic::{AtomicBool, Ordering::Relaxed};
+use read_states_sync::atomic::{AtomicBool, Ordering::SeqCst};
 use read_states_sync::fail_point;
 
 use crate::due::shrink;
@@ -28,7 +28,10 @@ pub(crate) struct Ticket {
     number: u32,
 }
 
-/// In which shards there is somebody to load, for who has not locked them.
+/// Which shards have entries in their queues, for who has not locked them.
+///
+/// Whoever adds one calls for attention after it, and who attends looks here after he has said so. So that one of them sees what
+/// the other did, without a lock between them, both are sequentially consistent.
 #[derive(Debug)]
 pub(crate) struct Queued {
     due: Box<[AtomicBool]>,
@@ -44,9 +47,8 @@ impl Queued {
         }
     }
 
-    /// Whether somebody is, or was a moment ago.
     pub fn is_any(&self, shard: usize, wanted: Wanted) -> bool {
-        self.of(wanted)[shard].load(Relaxed)
+        self.of(wanted)[shard].load(SeqCst)
     }
 
     fn of(&self, wanted: Wanted) -> &[AtomicBool] {
@@ -133,7 +135,11 @@ impl LoadQueue {
 
     fn publish(&mut self, shared: &Shared, wanted: Wanted) {
         let any = !self.entries(wanted).is_empty();
-        shared.queued.of(wanted)[self.shard].store(any, Relaxed);
+        let published = &shared.queued.of(wanted)[self.shard];
+        // Mostly it stays, and others read what lies next to it.
+        if published.load(SeqCst) != any {
+            published.store(any, SeqCst);
+        }
     }
 
     fn len(&self) -> usize {

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize as Plain, Ordering::SeqCst};
 
-use read_states_sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use read_states_sync::{Effort, Mutex, explore, join, pin, spawn, step};
+use read_states_sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use read_states_sync::{Effort, explore, join, pin, spawn, step};
 
 use crate::directory::Directory;
 use crate::gate::Gate;
@@ -83,19 +83,19 @@ fn what_is_reserved_never_passes_the_bound() {
 
 #[test]
 fn whoever_calls_for_attention_is_attended_to() {
-    // Something to do, as the queues of the shards have it: behind a lock.
-    type Subject = (Totals, Mutex<usize>);
-    fn attend((totals, queue): &Subject) {
+    // Something to do, as the queues of the shards tell it: without a lock.
+    type Subject = (Totals, AtomicBool);
+    fn attend((totals, queued): &Subject) {
         totals.attend();
-        *queue.lock() = 0;
+        queued.store(false, SeqCst);
     }
     explore(Effort { schedules: 20_000 }, || {
         let subject: Arc<Subject> = Arc::default();
         let call = |_| {
             spawn(&subject, |subject| {
-                let (totals, queue) = subject;
+                let (totals, queued) = subject;
                 for _ in 0..2 {
-                    *queue.lock() += 1;
+                    queued.store(true, SeqCst);
                     totals.call_attention();
                     if totals.announce() {
                         attend(subject);
@@ -104,8 +104,8 @@ fn whoever_calls_for_attention_is_attended_to() {
             })
         };
         join([(); 3].map(call));
-        let (totals, queue) = &*subject;
-        assert!(*queue.lock() == 0 || totals.announce(), "forgotten");
+        let (totals, queued) = &*subject;
+        assert!(!queued.load(SeqCst) || totals.announce(), "forgotten");
     });
 }
 

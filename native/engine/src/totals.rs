@@ -1,6 +1,7 @@
 //! Sums over all shards, and the bounds they are held against.
 
-use read_states_sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use read_states_sync::atomic::Ordering::{Relaxed, SeqCst};
+use read_states_sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 
 use crate::sizes::Sizes;
 
@@ -105,11 +106,12 @@ impl Totals {
         })
     }
 
-    /// Something waits for a load, a commit or to be freed.
+    /// Something waits for a load, a commit or to be freed. Why it is sequentially consistent is said at
+    /// [`Queued`](crate::load_queue::Queued).
     pub fn call_attention(&self) {
         let _ = self
             .attention
-            .compare_exchange(CALM, CALLED, Relaxed, Relaxed);
+            .compare_exchange(CALM, CALLED, SeqCst, SeqCst);
     }
 
     /// Whether attention was called for; true only once until [`Totals::attend`].
@@ -122,7 +124,7 @@ impl Totals {
     }
 
     pub fn attend(&self) {
-        self.attention.store(CALM, Relaxed);
+        self.attention.store(CALM, SeqCst);
     }
 
     /// Counts a finished load.
