@@ -140,7 +140,10 @@ impl Engine {
         let mut left = most;
         let queued = &self.shared().queued;
         let shards = self.partition_shards(partition);
-        for index in shards.filter(|index| queued.is_any(*index, wanted)) {
+        let mut shards = shards.filter(|index| queued.is_any(*index, wanted));
+        while left > 0
+            && let Some(index) = shards.next()
+        {
             match self.shard_soon(index) {
                 Some(mut shard) => load.fill(&mut shard, &mut left, &mut settled),
                 None => taken.push(index),
