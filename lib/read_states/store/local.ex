@@ -33,8 +33,10 @@ defmodule ReadStates.Store.Local do
   `{:error, :busy}` while nine calls are under way; `{:error, {:damaged, text}}`;
   and `{:error, :closed}` after `c:ReadStates.Store.close/1`.
 
-  Files are merged in the background. Where writes come faster for long, as while tens of millions of new read states are committed without a pause, a commit merges first, and
-  may take a minute; one that waits for it for 30 seconds is `{:error, {:timeout, text}}`. An instance tries again, and its own writes wait for none of that.
+  Files are merged in the background, on Linux by threads with a niceness of 5: where all cores are taken, callers come first. Where writes
+  come faster for long, as while tens of millions of new read states are committed without a pause, a commit merges first, and
+  may take a minute; one that waits for it for 30 seconds is `{:error, {:timeout, text}}`. An instance tries again, and its own writes wait
+  for none of that.
 
   Damaged data is never taken for good: a damaged table (a file below `rows/keyspaces/1/tables`) is an error for the users in the damaged
   places, and the others are read; any other damage is found at the start. How many commits are on disk is noted in the file `written`, so that

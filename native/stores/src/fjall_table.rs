@@ -1,6 +1,7 @@
 //! A table in the files of fjall, an embedded log-structured store.
 
 use crate::StoreError;
+use crate::background::in_background;
 use crate::directory::Directory;
 use crate::fjall_files::{self, Batch, NUMBER};
 use crate::key::Key;
@@ -197,12 +198,13 @@ impl Open {
         options: impl FnOnce() -> KeyspaceCreateOptions,
     ) -> Result<Self, StoreError> {
         contained(path, || {
-            let database = Database::builder(path)
+            let builder = Database::builder(path)
                 .cache_size(CACHE)
                 .max_journaling_size(JOURNAL)
                 .max_cached_files(Some(FILES))
-                .worker_threads(WORKERS)
-                .open()?;
+                .worker_threads(WORKERS);
+            // Where all cores are taken, those who file and merge would take turns with callers.
+            let database = in_background(|| builder.open())??;
             let keyspace = database.keyspace("records", options)?;
             Ok(Open { keyspace, database })
         })
@@ -436,6 +438,41 @@ mod tests {
         // Who is named from now on was found before.
         std::fs::rename(&file, root.path().join("elsewhere")).unwrap();
         assert_eq!(table.damaged.get(), Some(&Some(file)));
+    }
+
+    /// The niceness of all of fjall's workers, of this test and of those beside it.
+    #[cfg(target_os = "linux")]
+    fn workers() -> Vec<i32> {
+        use rustix::process::{Pid, getpriority_process};
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let workers = tasks.filter_map(|task| {
+            let task = task.unwrap();
+            // Unless it has ended meanwhile.
+            let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
+            let id = task.file_name().to_str()?.parse().ok()?;
+            let niceness = || getpriority_process(Pid::from_raw(id)).ok();
+            (name.trim_end() == "fjall:worker").then(niceness)?
+        });
+        workers.collect()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn who_files_and_merges_makes_room_for_callers() {
+        let root = tempfile::tempdir().unwrap();
+        let _open = Open::new(&root.path().join("rows")).unwrap();
+        let ours = rustix::process::getpriority_process(None).unwrap();
+        let began = std::time::Instant::now();
+        // A thread has its name a little later than it is there.
+        let workers = loop {
+            let workers = workers();
+            if workers.len() >= WORKERS || began.elapsed() > LONG {
+                break workers;
+            }
+            thread::yield_now();
+        };
+        assert!(workers.len() >= WORKERS);
+        assert!(workers.iter().all(|niceness| *niceness > ours));
     }
 
     /// Carries out writes on another thread, until one fails; the results come one by one.

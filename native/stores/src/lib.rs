@@ -3,6 +3,7 @@
 //! Both keep [records](record) under [ordered keys](key) in a [`table`], and
 //! share the one place that knows which of two writes wins, [`versioned`].
 
+mod background;
 mod directory;
 mod error;
 mod fjall_files;
