@@ -33,8 +33,9 @@ defmodule ReadStates.Store.Local do
   `{:error, :busy}` while nine calls are under way; `{:error, {:damaged, text}}`;
   and `{:error, :closed}` after `c:ReadStates.Store.close/1`.
 
-  Files are merged in the background, on Linux by threads with a niceness of 5: where all cores are taken, callers come first. Where writes
-  come faster for long, as while tens of millions of new read states are committed without a pause, a commit merges first, and
+  Files are merged in the background, on Linux by threads with a niceness 5 above that of the VM: where all cores are taken, most of them is
+  left to callers. (The system must not kill who calls `setpriority`, as systemd does with `SystemCallFilter=~@resources`; that it refuses it does
+  no harm.) Where writes come faster for long, as while tens of millions of new read states are committed without a pause, a commit merges first, and
   may take a minute; one that waits for it for 30 seconds is `{:error, {:timeout, text}}`. An instance tries again, and its own writes wait
   for none of that.
 

@@ -4,13 +4,13 @@ use std::io;
 use std::panic::resume_unwind;
 use std::thread::{Builder, scope};
 
-/// What the threads take more of than others: with it one gets a quarter of a core that another one wants all of, and all of a core that
-/// nobody wants.
+/// How much nicer than their caller the threads are, as far as it goes: one gets a quarter of a core that another one wants all of, and
+/// all of a core that nobody wants.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 5;
 
-/// Calls `start` on a thread of lower priority. Threads that it starts have it from there, and keep it; the caller's stays. On Linux: other
-/// systems know only of the priority of a process, and there it is as that is.
+/// Calls `start` on a thread of lower priority. Threads that it starts have it from there, and keep it; the caller's stays. So on Linux:
+/// elsewhere `nice` is for the whole process, and the priority stays as it is.
 pub fn in_background<R: Send>(start: impl FnOnce() -> R + Send) -> io::Result<R> {
     scope(|scope| {
         let thread = Builder::new().spawn_scoped(scope, || {
@@ -52,7 +52,9 @@ mod tests {
             })
         });
         go_on.send(()).unwrap();
-        assert_eq!(started.unwrap().join().unwrap(), before + NICENESS);
+        // More than 19 there is not.
+        let lower = (before + NICENESS).min(19);
+        assert_eq!(started.unwrap().join().unwrap(), lower);
         assert_eq!(niceness(), before);
     }
 

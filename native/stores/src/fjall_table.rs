@@ -124,8 +124,8 @@ impl FjallTable {
         let mut open = self.open.write();
         if open.take().is_some() {
             // A worker holds its share of the old journal until just after the
-            // database counted it as gone.
-            sleep(Duration::from_millis(100));
+            // database counted it as gone, and may lose its core there, to threads of a higher priority.
+            sleep(Duration::from_millis(300));
         }
         let (new, last) = Open::checked(&self.path, &self.directory)?;
         *open = Some(new);
@@ -472,7 +472,7 @@ mod tests {
             thread::yield_now();
         };
         assert!(workers.len() >= WORKERS);
-        assert!(workers.iter().all(|niceness| *niceness > ours));
+        assert!(workers.iter().all(|niceness| *niceness > ours.min(18)));
     }
 
     /// Carries out writes on another thread, until one fails; the results come one by one.
