@@ -51,6 +51,10 @@ const UNMERGED: usize = 20;
 /// Until a write looks again.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Until files that were closed can be opened again: a worker holds its share of the old journal until just after the database counted it
+/// as gone, and may lose its core there, to threads of a higher priority.
+const LET_GO: Duration = Duration::from_millis(300);
+
 /// A key space of fjall.
 pub struct FjallTable {
     path: PathBuf,
@@ -123,9 +127,7 @@ impl FjallTable {
     fn reopen(&self, writes: &mut Writes) -> Result<(), StoreError> {
         let mut open = self.open.write();
         if open.take().is_some() {
-            // A worker holds its share of the old journal until just after the
-            // database counted it as gone, and may lose its core there, to threads of a higher priority.
-            sleep(Duration::from_millis(300));
+            sleep(LET_GO);
         }
         let (new, last) = Open::checked(&self.path, &self.directory)?;
         *open = Some(new);
@@ -424,7 +426,7 @@ mod tests {
         filed.unwrap();
         // As after a failed write, which has closed them.
         drop(table.open.write().take());
-        std::thread::sleep(Duration::from_millis(100));
+        sleep(LET_GO);
         let tables = table.path.join("keyspaces/1/tables");
         let file = std::fs::read_dir(&tables).unwrap().next().unwrap();
         let file = file.unwrap().path();
