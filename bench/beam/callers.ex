@@ -2,6 +2,9 @@ defmodule ReadStates.Bench.Callers do
   @moduledoc false
   # Processes that make the calls of a run at the same time, one a scheduler.
 
+  # Large heaps are collected by the dirty schedulers, which look for more to do for a while, on the cores of the run.
+  @rest_ms 1
+
   # Time for all of them to wake up before a run, so that they begin it together.
   @head_start_ns 200_000
 
@@ -25,6 +28,8 @@ defmodule ReadStates.Bench.Callers do
 
   # Nanoseconds from when the first of them begins to when the last of them is done.
   def run(callers, run) do
+    ask(callers, :collect)
+    Process.sleep(@rest_ms)
     at = System.monotonic_time(:nanosecond) + @head_start_ns
     {began, ended} = callers |> ask({:run, run, at}) |> Enum.unzip()
     Enum.max(ended) - Enum.min(began)
@@ -42,10 +47,14 @@ defmodule ReadStates.Bench.Callers do
         send(coordinator, {self(), :ok})
         loop(coordinator, arguments)
 
-      {:run, run, at} ->
+      :collect ->
         # After both, the arguments are old, and a collection during the run does not copy them.
         :erlang.garbage_collect()
         :erlang.garbage_collect(self(), type: :minor)
+        send(coordinator, {self(), :ok})
+        loop(coordinator, arguments)
+
+      {:run, run, at} ->
         wait(at)
         began = System.monotonic_time(:nanosecond)
         run.(arguments)

@@ -1,6 +1,7 @@
 //! The engine: shards, and what goes across them.
 
-use std::hint;
+use std::cell::Cell;
+use std::{hint, ptr};
 
 use ahash::{AHashMap, RandomState};
 use read_states_journal::Journal;
@@ -26,11 +27,14 @@ use crate::stats::Stats;
 use crate::totals::{Bounds, Reservation, Totals};
 use crate::user::Resident;
 
-/// How often a shard that is taken is tried, some microseconds apart (ten where it was measured), before the thread sleeps until it is free. To
-/// sleep and to be woken takes longer than most have the shard.
+/// How often a shard that is taken is tried again before the thread sleeps until it is free. To sleep and to be woken
+/// takes longer than most have the shard.
 const TRIES: usize = 8;
-/// Pauses of the processor between two tries, in which who has the shard gets a hundred operations done.
-const PAUSES: usize = 500;
+/// Pauses of the processor before a shard that is taken is tried again, which are some 20 ns each where it was measured:
+/// as long as an operation takes.
+const SHORT_WAIT: usize = 10;
+/// In which who has the shard gets more than a hundred operations done.
+const LONG_WAIT: usize = 1_000;
 
 /// What an engine is made with.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -557,8 +561,7 @@ impl Engine {
     }
 }
 
-/// Locks a shard. Who finds it taken waits a little before he tries again: so where two cores want the same user, one of
-/// them gets some of its operations done while the user is in its cache, instead of sending him to and fro with each.
+/// Locks a shard.
 fn patiently(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     // Shuttle has the waits, and all that can happen in them.
     if cfg!(feature = "shuttle") {
@@ -569,11 +572,29 @@ fn patiently(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 
 /// The same, without going to sleep over it.
 fn soon(shard: &Mutex<Shard>) -> Option<MutexGuard<'_, Shard>> {
+    shard.try_lock().or_else(|| after_a_wait(shard))
+}
+
+thread_local! {
+    /// Where the shard is that this thread has last found taken. Only ever compared.
+    static TAKEN: Cell<*const Mutex<Shard>> = const { Cell::new(ptr::null()) };
+}
+
+/// Tries a shard that was found taken, after a wait each.
+///
+/// Who finds one taken by chance waits as long as an operation takes, and twice as long each time. Who was at the same shard when he
+/// last found one taken most likely wants the same user as somebody else, and waits long at once: so one of them
+/// gets many of its operations done while the user is in its core's cache, instead of sending him to and fro with each.
+#[cold]
+fn after_a_wait(shard: &Mutex<Shard>) -> Option<MutexGuard<'_, Shard>> {
+    let again = TAKEN.replace(shard) == ptr::from_ref(shard);
+    let mut pauses = if again { LONG_WAIT } else { SHORT_WAIT };
     for _ in 0..TRIES {
+        (0..pauses).for_each(|_| hint::spin_loop());
         if let Some(shard) = shard.try_lock() {
             return Some(shard);
         }
-        (0..PAUSES).for_each(|_| hint::spin_loop());
+        pauses = (2 * pauses).min(LONG_WAIT);
     }
     None
 }
