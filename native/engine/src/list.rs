@@ -91,12 +91,14 @@ impl<'a> Listing<'a> {
 
     /// Returns the number to go on from. The processor fetches what the channels are read from meanwhile, all of it at once.
     pub fn copy(&mut self, set: &Resident, from: u32) -> Option<u32> {
-        let see = |number, state: &ReadState| {
+        let new = self.states.len();
+        let next = set.page(from, PAGE, &mut self.states);
+        for (number, state) in &self.states[new..] {
             if self.query.wants(state) {
-                self.directory.prefetch_number(number);
+                self.directory.prefetch_number(*number);
             }
-        };
-        set.page(from, PAGE, &mut self.states, see)
+        }
+        next
     }
 
     pub fn translate(&mut self) {

@@ -7,8 +7,8 @@
 //! a window. Those of a user stay in their order.
 //!
 //! Who holds several locks must not wait for another, or two batches would keep stopping each
-//! other. The operations on a shard that somebody else has are carried out one by one, after
-//! the others.
+//! other. The operations on shards that somebody else has are carried out after the others, shard by
+//! shard.
 
 use read_states_sync::{MutexGuard, pin};
 
@@ -226,9 +226,13 @@ impl<'a, 'b> Window<'a, 'b> {
             }
         }
         locks.clear();
-        for write in later {
-            let mut shard = engine.shard(write.hash);
-            left.push(shard.apply(engine.shared(), &write)?);
+        // Waits once for each of these shards, not for each operation on it.
+        let index = |write: &Write| engine.shard_index(write.hash);
+        for same in later.chunk_by(|a, b| index(a) == index(b)) {
+            let mut shard = engine.shard(same[0].hash);
+            for write in same {
+                left.push(shard.apply(engine.shared(), write)?);
+            }
         }
         for aftermath in left {
             engine.follow_up(aftermath, budget, now);
