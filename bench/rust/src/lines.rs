@@ -39,14 +39,20 @@ pub fn measure() -> Vec<(&'static str, usize, f64)> {
                 }
             }));
         });
-        add("lines read at the same time", &mut || {
-            together(drawn[..threads].iter().map(|drawn| {
-                move || {
-                    let sum = drawn.iter().map(|&line| next(read, line));
-                    black_box(sum.fold(0, usize::wrapping_add));
-                }
-            }));
-        });
+        for (work, ahead) in [
+            ("lines read at the same time", 1),
+            ("lines fetched ahead, 32 at a time", 32),
+            ("lines fetched ahead, 512 at a time", 512),
+        ] {
+            add(work, &mut || {
+                together(drawn[..threads].iter().map(|drawn| {
+                    move || {
+                        let sums = drawn.chunks(ahead).map(|lines| sum(read, lines));
+                        black_box(sums.fold(0, usize::wrapping_add));
+                    }
+                }));
+            });
+        }
         add("lines changed at the same time", &mut || {
             let parts = memory.chunks_exact_mut(LINES / threads * LINE);
             together(parts.zip(&drawn).map(|(part, drawn)| {
@@ -97,6 +103,27 @@ fn one_cycle() -> MmapMut {
 /// The line that is so many further in the cycle.
 fn follow(memory: &[u8], start: usize, lines: usize) -> usize {
     (0..lines).fold(start, |at, _| next(memory, at))
+}
+
+/// Of what is in some lines, which are asked for before the first of them is read.
+fn sum(memory: &[u8], lines: &[usize]) -> usize {
+    if lines.len() > 1 {
+        lines.iter().for_each(|line| prefetch(&memory[line * LINE]));
+    }
+    let contents = lines.iter().map(|&line| next(memory, line));
+    contents.fold(0, usize::wrapping_add)
+}
+
+/// Starts fetching the line of a byte.
+fn prefetch(byte: &u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint to the processor that changes nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>((&raw const *byte).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = byte;
 }
 
 fn next(memory: &[u8], line: usize) -> usize {

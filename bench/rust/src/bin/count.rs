@@ -19,11 +19,14 @@ use read_states_bench::measurement::{Measurement, append};
 use read_states_bench::subject::{ByUser, Change, Engine, Subject, Write, fill};
 use read_states_bench::world::{World, random, snowflake};
 
-const WORKS: [&str; 6] = [
+const WORKS: [&str; 9] = [
     "ack",
+    "ack of a dirty user",
     "get",
     "update of 1,000",
+    "update of 1,000 dirty users",
     "mention of 1,000 users",
+    "mention of 1,000 dirty users",
     "list of 50",
     "total",
 ];
@@ -116,7 +119,7 @@ fn carry_out(work: &str, world: &World) {
     let mut random = random(3);
     let mut write = |at: usize| {
         let (user, channel) = world.draw(&mut random);
-        let change = if work == "ack" || at.is_multiple_of(2) {
+        let change = if work.starts_with("ack") || at.is_multiple_of(2) {
             Change::Ack
         } else {
             Change::Increment
@@ -124,13 +127,33 @@ fn carry_out(work: &str, world: &World) {
         Write {
             user,
             channel,
-            message: 1 << 59,
+            message: 1 << 59 | 1,
             change,
         }
     };
     let writes = Vec::from_iter((0..COUNTED).map(&mut write));
+    let change_all = |message, channel: &dyn Fn(u64) -> u64, change| {
+        let write = |user| Write {
+            user: world.user(user),
+            channel: channel(user),
+            message,
+            change,
+        };
+        engine.write_all(&Engine::batch((0..world.users).map(write).collect()));
+    };
+    let of_all = snowflake(world.channels);
+    if work.starts_with("mention") {
+        // Everybody has the channel before.
+        change_all(1, &|_user| of_all, Change::Increment);
+        engine.settle();
+    }
+    if work.contains("dirty") {
+        change_all(1 << 59, &|user| world.channel(user, 0), Change::Ack);
+    }
     match work {
-        "ack" => measured(|| writes.iter().for_each(|write| engine.write(write))),
+        "ack" | "ack of a dirty user" => {
+            measured(|| writes.iter().for_each(|write| engine.write(write)))
+        }
         "get" => measured(|| {
             for Write { user, channel, .. } in &writes {
                 black_box(engine.get(*user, *channel));
@@ -146,20 +169,13 @@ fn carry_out(work: &str, world: &World) {
                 black_box(engine.total(*user));
             }
         }),
-        "mention of 1,000 users" => {
-            let mention = |user, message| Write {
-                user,
-                channel: snowflake(world.channels),
-                message,
+        "mention of 1,000 users" | "mention of 1,000 dirty users" => {
+            let mention = |write: &Write| Write {
+                channel: of_all,
                 change: Change::Increment,
+                ..*write
             };
-            // Everybody has the channel before.
-            let users = (0..world.users).map(|user| world.user(user));
-            let first = Vec::from_iter(users.map(|user| mention(user, 1 << 58)));
-            engine.write_all(&Engine::batch(first));
-            engine.settle();
-            let users = writes.iter().map(|write| write.user);
-            let batches = batches(&Vec::from_iter(users.map(|user| mention(user, 1 << 59))));
+            let batches = batches(&Vec::from_iter(writes.iter().map(mention)));
             measured(|| batches.iter().for_each(|batch| engine.write_all(batch)));
         }
         _ => {
