@@ -22,7 +22,7 @@ const RUNS: usize = 7;
 
 /// How lines are fetched, by how many threads at once, and what one takes that way, in ns: the median of several runs.
 pub fn measure() -> Vec<(&'static str, usize, f64)> {
-    let mut memory = one_cycle();
+    let memory = one_cycle();
     let mut random = random(11);
     let mut draw = || Vec::from_iter((0..FETCHED).map(|_| random.random_range(0..LINES)));
     let drawn = [draw(), draw()];
