@@ -47,12 +47,12 @@ fn main() {
     }
     let mut results = vec![];
     println!(
-        "{:<20}{:>14}{:>10}",
+        "{:<30}{:>14}{:>10}",
         "an operation", "instructions", "misses"
     );
     for work in WORKS {
         let [instructions, misses] = count(work, arguments.states);
-        println!("{work:<20}{instructions:>14.0}{misses:>10.1}");
+        println!("{work:<30}{instructions:>14.0}{misses:>10.1}");
         for (metric, value) in [("instructions", instructions), ("misses", misses)] {
             results.push(Measurement {
                 part: "count".into(),
