@@ -16,7 +16,7 @@ const LINE: usize = 64;
 /// As much memory as ten million read states take.
 const LINES: usize = (256 << 20) / LINE;
 const FETCHED: usize = 2_000_000;
-/// Lines that are asked for at once: with more of them one does not take less.
+/// Lines that are asked for at once. Where it was measured, one takes twice as long with 32 of them.
 const AHEAD: usize = 512;
 const RUNS: usize = 7;
 
@@ -103,7 +103,7 @@ fn prefetch(byte: &u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint to the processor that changes nothing.
+        // SAFETY: a hint to the processor, which neither reads nor faults.
         unsafe { _mm_prefetch::<_MM_HINT_T0>((&raw const *byte).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]

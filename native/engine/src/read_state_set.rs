@@ -352,8 +352,8 @@ impl<H: Default> ReadStateSet<H> {
                 return Some(block.number(0));
             }
             let start = block.search(from).unwrap_or_else(|start| start);
-            // Nothing else is to see them on the way, and `extend` would: what is put together of a row then goes through
-            // memory, and the processor waits for what it has just written there.
+            // With `extend`, or shown to a closure on its way, each would be put together in memory first, and the processor
+            // wait for what it has just written there.
             to.reserve(block.len() - start);
             for numbered in block.states_from(start) {
                 to.push(numbered);
